@@ -1,0 +1,1 @@
+"""What drives a search: jobs, studies, dispatch to workers, storage, tracking and the command line."""

@@ -1,0 +1,64 @@
+"""The scores of a policy."""
+
+import math
+from dataclasses import dataclass
+
+
+class ScoreError(ValueError):
+    """A score is NaN or infinite."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """How well a policy does on a number of examples.
+
+    Attributes:
+        metric: Name of the metric ("accuracy").
+        value: The metric; larger is better.
+        per_example: The metric of each example in the order of the split, for intervals and paired comparison.
+        kl_to_dense: Mean Kullback-Leibler divergence of the dense model's outputs from this policy's, in nats.
+        seconds: Wall time of the evaluation.
+    """
+
+    metric: str
+    value: float
+    per_example: tuple[float, ...]
+    kl_to_dense: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """What a policy costs on the target, known without running it.
+
+    Attributes:
+        latency_ms: Predicted time of one batch of the target's workload.
+        size_bytes: Bytes of all parameters as stored in the artifact.
+    """
+
+    latency_ms: float
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """Quality and costs of a policy."""
+
+    quality: Quality
+    costs: Costs
+
+    def check_finite(self) -> None:
+        """Refuse scores that would win or poison a front.
+
+        Raises:
+            ScoreError: A score is NaN or infinite; the message names the metric.
+        """
+        values = {
+            self.quality.metric: self.quality.value,
+            "kl_to_dense": self.quality.kl_to_dense,
+            "latency_ms": self.costs.latency_ms,
+            "size_bytes": float(self.costs.size_bytes),
+        }
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise ScoreError(f"{name} must be finite; got {value}")

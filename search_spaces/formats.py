@@ -1,0 +1,64 @@
+"""Number formats of linear layers. A format is real on a target only where a kernel computes in it."""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from search_spaces.registry import Registry
+
+
+class ActivationPrecision(StrEnum):
+    """What the kernel does to a layer's input before it multiplies."""
+
+    NONE = "none"
+    """Left as it is."""
+    INT8_PER_TENSOR = "int8_per_tensor"
+    """Affine unsigned 8 bits, one scale and zero point for the whole tensor, taken from its range at run time."""
+    INT8_PER_BLOCK = "int8_per_block"
+    """Symmetric signed 8 bits, one scale for each row and block of input columns, taken at run time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """How a linear layer's weights are stored and its inputs are treated.
+
+    Attributes:
+        name: The name in job files and policies.
+        weight_bits: Bits of a stored weight.
+        group_size: Input columns that share a scale; None means one scale for each output channel.
+        symmetric: Whether the zero point is fixed, so that none is stored.
+        activation: Treatment of the input.
+    """
+
+    name: str
+    weight_bits: int
+    group_size: int | None = None
+    symmetric: bool = True
+    activation: ActivationPrecision = ActivationPrecision.NONE
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether weights are stored as integers with scales."""
+        return self.weight_bits <= 8
+
+    def weight_bytes(self, out_features: int, in_features: int) -> int:
+        """Bytes of a weight matrix in this format: codes, float32 scales and packed zero points, without bias."""
+        if not self.is_quantized:
+            return out_features * in_features * self.weight_bits // 8
+        if self.group_size is None:
+            return out_features * (in_features + 4)
+        blocks = math.ceil(in_features / self.group_size)
+        code_bytes = out_features * blocks * self.group_size * self.weight_bits // 8
+        zero_bytes = 0 if self.symmetric else out_features * math.ceil(blocks * self.weight_bits / 8)
+        return code_bytes + 4 * out_features * blocks + zero_bytes
+
+
+FORMATS: Registry[Format] = Registry("format", entry_point_group="paretrim.formats")
+
+for _format in (
+    Format(name="fp32", weight_bits=32),
+    Format(name="w8a8", weight_bits=8, activation=ActivationPrecision.INT8_PER_TENSOR),
+    Format(name="w4", weight_bits=4, group_size=32, symmetric=False, activation=ActivationPrecision.INT8_PER_BLOCK),
+    Format(name="w4g128", weight_bits=4, group_size=128, symmetric=False, activation=ActivationPrecision.INT8_PER_BLOCK),
+):
+    FORMATS.register(_format.name)(_format)

@@ -1,0 +1,258 @@
+"""The search space: units of a model times the choices that a job declares for them."""
+
+import fnmatch
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from search_spaces.formats import FORMATS
+from search_spaces.policy import Choice, Policy, PolicyError
+from search_spaces.registry import RegistryError
+from search_spaces.units import ModelStructure, Unit
+
+KEEP_SUFFIX = ":keep"
+FORMAT_SUFFIX = ":format"
+
+
+class SpaceError(ValueError):
+    """The declared space does not fit the model or the target."""
+
+
+def _check_keep(keep: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    if keep is not None and any(not 0 <= ratio <= 1 for ratio in keep):
+        raise ValueError(f"keep ratios lie between 0 and 1; got {list(keep)}")
+    return keep
+
+
+def _check_formats(formats: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    for name in formats or ():
+        try:
+            FORMATS.get(name)
+        except RegistryError as error:
+            raise ValueError(str(error)) from error
+    return formats
+
+
+class Override(BaseModel):
+    """Other choices for the units that a glob names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    units: str = Field(min_length=1)
+    """Glob over unit names ("layer.0.*")."""
+    keep: tuple[float, ...] | None = Field(default=None, min_length=1)
+    """Keep ratios, 0 to 1; None takes those of the space."""
+    formats: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Formats; None takes those of the space."""
+
+    _keep_in_range = field_validator("keep")(_check_keep)
+    _formats_known = field_validator("formats")(_check_formats)
+
+
+class SpaceConfig(BaseModel):
+    """Which choices every unit has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keep: tuple[float, ...] = Field(default=(1.0, 0.75, 0.5, 0.25, 0.0), min_length=1)
+    """Keep ratios, 0 to 1; 0 leaves a residual branch out."""
+    formats: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Formats; None takes every format that has a kernel on the target."""
+    exclude: tuple[str, ...] = ()
+    """Globs over unit names that stay whole and in the base format."""
+    override: tuple[Override, ...] = ()
+    """Other choices for some units; where several globs match, the last one wins."""
+
+    _keep_in_range = field_validator("keep")(_check_keep)
+    _formats_known = field_validator("formats")(_check_formats)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitSpace:
+    """The choices of one unit: a grid of counts and formats.
+
+    Attributes:
+        unit: The unit.
+        keeps: Group counts, descending.
+        formats: Format names.
+    """
+
+    unit: Unit
+    keeps: tuple[int, ...]
+    formats: tuple[str, ...]
+
+    def choices(self, base_format: str) -> tuple[Choice, ...]:
+        """All different choices; keep 0 occurs once, in the base format."""
+        grid = [Choice(keep, name) for keep in self.keeps if keep for name in self.formats]
+        return (*grid, *([Choice(0, base_format)] if 0 in self.keeps else []))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSpace:
+    """All policies that a study may propose.
+
+    Attributes:
+        structure: The model that the space belongs to.
+        unit_spaces: Choices by unit, in the model's order.
+    """
+
+    structure: ModelStructure
+    unit_spaces: tuple[UnitSpace, ...]
+    _by_name: Mapping[str, UnitSpace] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_name", {space.unit.name: space for space in self.unit_spaces})
+
+    @property
+    def base_format(self) -> str:
+        """Format of whatever is not quantized."""
+        return self.structure.base_format
+
+    def choices(self, unit: str) -> tuple[Choice, ...]:
+        """All choices of the unit."""
+        return self._by_name[unit].choices(self.base_format)
+
+    @property
+    def size(self) -> int:
+        """Number of different policies."""
+        return math.prod(len(space.choices(self.base_format)) for space in self.unit_spaces)
+
+    def dense_policy(self) -> Policy:
+        """Every unit whole and in the base format (the reference, whether or not the space contains it)."""
+        return Policy({u.name: Choice(u.groups, self.base_format) for u in self.structure.units})
+
+    def smallest_policy(self) -> Policy:
+        """Every unit at its smallest keep and fewest bits."""
+        return Policy(
+            {
+                s.unit.name: min(s.choices(self.base_format), key=lambda c: (c.keep, FORMATS.get(c.format).weight_bits))
+                for s in self.unit_spaces
+            }
+        )
+
+    def uniform_policies(self) -> dict[str, Policy]:
+        """Policies that treat all units alike, by name: each format everywhere, each keep everywhere, and both.
+
+        A unit that lacks the format or the ratio takes its nearest keep, or its first format.
+        """
+        formats = sorted({name for s in self.unit_spaces for name in s.formats})
+        ratios = sorted({round(k / s.unit.groups, 2) for s in self.unit_spaces for k in s.keeps}, reverse=True)
+        found: dict[str, Policy] = {}
+        seen = {self.dense_policy()}
+        for ratio in (r for r in ratios if r > 0):
+            for name in formats:
+                policy = Policy({s.unit.name: self._nearest(s, ratio, name) for s in self.unit_spaces})
+                if policy not in seen:
+                    seen.add(policy)
+                    found[f"keep {ratio:g}, {name}"] = policy
+        return found
+
+    def _nearest(self, space: UnitSpace, ratio: float, name: str) -> Choice:
+        keeps = [k for k in space.keeps if k] or list(space.keeps)
+        keep = min(keeps, key=lambda k: abs(k / space.unit.groups - ratio))
+        if keep == 0:
+            return Choice(0, self.base_format)
+        return Choice(keep, name if name in space.formats else space.formats[0])
+
+    def random_policy(self, generator: random.Random) -> Policy:
+        """Draw each unit's choice uniformly."""
+        return Policy({s.unit.name: generator.choice(s.choices(self.base_format)) for s in self.unit_spaces})
+
+    def validate(self, policy: Policy) -> None:
+        """Check that every choice is in the space, the dense policy always being so.
+
+        Raises:
+            PolicyError: Units are missing or unknown, or a choice is not offered.
+        """
+        expected, got = set(self._by_name), set(policy.choices)
+        if expected != got:
+            raise PolicyError(
+                f"the policy lacks units {sorted(expected - got)} and has unknown units {sorted(got - expected)}"
+            )
+        for space in self.unit_spaces:
+            choice = policy[space.unit.name]
+            if choice not in space.choices(self.base_format) and choice != Choice(space.unit.groups, self.base_format):
+                raise PolicyError(
+                    f"{choice} is no choice of unit {space.unit.name!r}; "
+                    f"it keeps one of {list(space.keeps)} in one of {list(space.formats)}"
+                )
+
+    def parameters(self) -> dict[str, tuple[int, ...] | tuple[str, ...]]:
+        """Options of every parameter that has more than one, by parameter name, in the model's order.
+
+        A unit gives up to two parameters, "<unit>:keep" (counts, descending) and "<unit>:format" (names).
+        """
+        found: dict[str, tuple[int, ...] | tuple[str, ...]] = {}
+        for space in self.unit_spaces:
+            if len(space.keeps) > 1:
+                found[space.unit.name + KEEP_SUFFIX] = space.keeps
+            if len(space.formats) > 1:
+                found[space.unit.name + FORMAT_SUFFIX] = space.formats
+        return found
+
+    def to_parameters(self, policy: Policy) -> dict[str, int | str]:
+        """Write a policy as parameters; at keep 0 the format parameter is the unit's first format."""
+        self.validate(policy)
+        found: dict[str, int | str] = {}
+        for space in self.unit_spaces:
+            choice = policy[space.unit.name]
+            if len(space.keeps) > 1:
+                found[space.unit.name + KEEP_SUFFIX] = choice.keep
+            if len(space.formats) > 1:
+                found[space.unit.name + FORMAT_SUFFIX] = choice.format if choice.keep else space.formats[0]
+        return found
+
+    def from_parameters(self, parameters: Mapping[str, int | str]) -> Policy:
+        """Read a policy from parameters, the inverse of `to_parameters`."""
+        choices = {}
+        for space in self.unit_spaces:
+            name = space.unit.name
+            keep = int(parameters.get(name + KEEP_SUFFIX, space.keeps[0]))
+            format_name = str(parameters.get(name + FORMAT_SUFFIX, space.formats[0]))
+            choices[name] = Choice(keep, format_name if keep else self.base_format)
+        policy = Policy(choices)
+        self.validate(policy)
+        return policy
+
+
+def build_space(
+    structure: ModelStructure, config: SpaceConfig, *, target_formats: tuple[str, ...], channel_multiple: int
+) -> SearchSpace:
+    """Span the space of a model on a target.
+
+    Args:
+        structure: Units of the model.
+        config: Declared choices.
+        target_formats: Names of the formats that have a kernel on the target.
+        channel_multiple: Widths are multiples of this.
+
+    Raises:
+        SpaceError: A format without a kernel, a glob that matches nothing, or a unit without a choice.
+    """
+    names = [unit.name for unit in structure.units]
+    for glob in (*config.exclude, *(o.units for o in config.override)):
+        if not fnmatch.filter(names, glob):
+            raise SpaceError(f"{glob!r} matches no unit; the units are {', '.join(names)}")
+    spaces = []
+    for unit in structure.units:
+        keep, formats = config.keep, config.formats or target_formats
+        for override in config.override:
+            if fnmatch.fnmatch(unit.name, override.units):
+                keep, formats = override.keep or keep, override.formats or formats
+        if any(fnmatch.fnmatch(unit.name, glob) for glob in config.exclude):
+            keep, formats = (1.0,), (structure.base_format,)
+        for name in formats:
+            if name not in target_formats:
+                raise SpaceError(
+                    f"format {name!r} has no kernel on the target; choose from {', '.join(target_formats)}"
+                )
+        keeps = unit.counts(keep, channel_multiple=channel_multiple)
+        if not keeps:
+            raise SpaceError(
+                f"unit {unit.name!r} is not residual, so it can't be left out; got keep={list(keep)}; add a ratio above 0"
+            )
+        spaces.append(UnitSpace(unit=unit, keeps=keeps, formats=tuple(dict.fromkeys(formats))))
+    return SearchSpace(structure=structure, unit_spaces=tuple(spaces))

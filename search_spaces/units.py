@@ -1,0 +1,170 @@
+"""What a model consists of, as far as compression and cost are concerned: units and fixed parts."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class UnitKind(StrEnum):
+    """What a unit's groups are."""
+
+    ATTENTION = "attention"
+    """Groups are heads, or key-value groups with their query heads."""
+    FEED_FORWARD = "feed_forward"
+    """Groups are hidden channels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Producer:
+    """A linear layer that makes a unit's groups: pruning removes rows of its weight.
+
+    Attributes:
+        layer: Module name in the model.
+        rows_per_group: Output rows that belong to one group (1 for a channel, head_dim for a head).
+    """
+
+    layer: str
+    rows_per_group: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branch:
+    """The module that runs a unit inside a residual connection, replaced when nothing of the unit is kept.
+
+    Attributes:
+        module: Module name. Where the consumer lies inside it, the whole module becomes the constant that the branch
+            adds; elsewhere it is bypassed and the consumer becomes the constant.
+        returns_tuple: Whether the module returns (output, attention weights) in place of the output.
+    """
+
+    module: str
+    returns_tuple: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """The smallest part of a model that is pruned and quantized as one.
+
+    Attributes:
+        name: Short name, unique in the model ("layer.0.attention").
+        kind: What the groups are.
+        groups: How many groups the dense unit has.
+        producers: Layers whose rows belong to groups; all take the same input and share one format.
+        consumer: The output projection, whose input columns belong to groups.
+        columns_per_group: Input columns of the consumer that belong to one group.
+        in_features: Width of the producers' input.
+        out_features: Width of the consumer's output.
+        branch: What is replaced at keep 0; None where the unit is not residual, so that keep 0 is not offered.
+        activation: Name of the activation function between producers and consumer; None for attention.
+    """
+
+    name: str
+    kind: UnitKind
+    groups: int
+    producers: tuple[Producer, ...]
+    consumer: str
+    columns_per_group: int
+    in_features: int
+    out_features: int
+    branch: Branch | None = None
+    activation: str | None = None
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of all linear layers of the unit, producers first."""
+        return (*(p.layer for p in self.producers), self.consumer)
+
+    def layer_shapes(self, keep: int) -> Iterator[tuple[str, int, int]]:
+        """Yield (layer, out_features, in_features) of every linear layer when `keep` groups stay."""
+        for producer in self.producers:
+            yield producer.layer, keep * producer.rows_per_group, self.in_features
+        yield self.consumer, self.out_features, keep * self.columns_per_group
+
+    def counts(self, keep_ratios: tuple[float, ...], *, channel_multiple: int) -> tuple[int, ...]:
+        """Group counts of keep ratios, descending and without repeats.
+
+        Args:
+            keep_ratios: Fractions of the groups that stay, 0 to 1.
+            channel_multiple: Widths on the target are multiples of this, as far as the unit is that wide.
+
+        Returns:
+            Counts. A ratio of 0 gives 0 where the unit is residual and is left out elsewhere; a ratio of 1 gives
+            all groups whatever the multiple; any other gives at least one multiple.
+        """
+        width = self.columns_per_group
+        step = channel_multiple // math.gcd(channel_multiple, width)
+        found = set()
+        for ratio in keep_ratios:
+            if ratio == 0:
+                if self.branch is not None:
+                    found.add(0)
+            elif ratio == 1 or step >= self.groups:
+                found.add(self.groups if ratio == 1 else max(1, round(ratio * self.groups)))
+            else:
+                found.add(min(self.groups, step * max(1, round(ratio * self.groups / step))))
+        return tuple(sorted(found, reverse=True))
+
+
+class PartKind(StrEnum):
+    """Kinds of work outside units, whose cost no policy changes."""
+
+    LINEAR = "linear"
+    """A linear layer in the base format; width is (in_features, out_features)."""
+    LAYER_NORM = "layer_norm"
+    """Layer normalisation together with the residual addition before it where there is one; width is (features,)."""
+    EMBEDDING = "embedding"
+    """Rows looked up in a table; width is (rows, features)."""
+    CONVOLUTION = "convolution"
+    """A patch embedding; width is (in_channels, out_channels, kernel, image_size)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FixedPart:
+    """Work that every policy does alike.
+
+    Attributes:
+        kind: What is computed.
+        width: Sizes, as the kind says.
+        per_token: Whether it runs for each token; else once for each example.
+        count: How often it occurs in the model.
+    """
+
+    kind: PartKind
+    width: tuple[int, ...]
+    per_token: bool = True
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelStructure:
+    """Units and fixed parts of one model.
+
+    Attributes:
+        architecture: Name under which the architecture is registered.
+        units: All units, in the order in which data flows.
+        fixed: Everything else that takes time.
+        fixed_bytes: Bytes of all parameters outside units in the base format.
+        base_format: Format of what is not quantized ("fp32").
+        tokens: Tokens of one example where the model fixes them (a vision transformer); None where the data does.
+        max_tokens: Longest sequence that the model takes; None where it is not bounded.
+    """
+
+    architecture: str
+    units: tuple[Unit, ...]
+    fixed: tuple[FixedPart, ...]
+    fixed_bytes: int
+    base_format: str = "fp32"
+    tokens: int | None = None
+    max_tokens: int | None = None
+
+    def unit(self, name: str) -> Unit:
+        """Return the unit of that name.
+
+        Raises:
+            KeyError: No such unit.
+        """
+        for unit in self.units:
+            if unit.name == name:
+                return unit
+        raise KeyError(f"no unit {name!r}; the model has {[u.name for u in self.units]}")

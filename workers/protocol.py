@@ -1,0 +1,100 @@
+"""What passes between the controller and its workers: small frozen records that pickle."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from evaluators.scores import Scores
+from search_spaces.policy import Policy
+from search_spaces.space import SpaceConfig
+from workers.data import DataConfig
+from workers.model import ModelConfig
+from workers.targets import TargetConfig
+
+
+class Split(StrEnum):
+    """Disjoint parts of the data."""
+
+    CALIBRATION = "calibration"
+    """Compression looks at these examples."""
+    SEARCH = "search"
+    """Trials are scored on these."""
+    HOLDOUT = "holdout"
+    """Only the finished front and the artifact are scored on these."""
+
+
+class FailureReason(StrEnum):
+    """Why a trial has no scores."""
+
+    OUT_OF_MEMORY = "out_of_memory"
+    NON_FINITE_SCORE = "non_finite_score"
+    TIMEOUT = "timeout"
+    WORKER_DIED = "worker_died"
+    DISK_FULL = "disk_full"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSpec:
+    """All that a worker needs to score policies of one study.
+
+    Attributes:
+        model: Where the model comes from.
+        data: Where its data comes from and how it is split.
+        space: Declared choices.
+        target: Device and workload; its table is a path that the worker can read.
+        cache_dir: Folder of variants and of whatever else is made once.
+        seed: Seed of splits and of everything random in a worker.
+        threads: Threads that torch uses in this worker.
+    """
+
+    model: ModelConfig
+    data: DataConfig
+    space: SpaceConfig
+    target: TargetConfig
+    cache_dir: Path
+    seed: int = 0
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRequest:
+    """One policy to score.
+
+    Attributes:
+        trial: Number of the trial in its study.
+        attempt: Token of this attempt; a report under another token is refused.
+        policy: What to score.
+        split: On which examples.
+    """
+
+    trial: int
+    attempt: str
+    policy: Policy
+    split: Split = Split.SEARCH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialReport:
+    """Scores of one request."""
+
+    trial: int
+    attempt: str
+    scores: Scores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialFailure:
+    """Why one request has no scores.
+
+    Attributes:
+        trial: Number of the trial.
+        attempt: Token of the attempt.
+        reason: What kind of failure.
+        message: What happened, for people; a line or a few.
+    """
+
+    trial: int
+    attempt: str
+    reason: FailureReason
+    message: str

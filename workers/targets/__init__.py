@@ -1,0 +1,5 @@
+"""Targets: a device with a runtime, the formats that have kernels there, and the workload to optimise for."""
+
+from workers.targets.base import TARGETS, Target, TargetConfig
+
+__all__ = ["TARGETS", "Target", "TargetConfig"]
