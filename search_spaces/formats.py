@@ -59,6 +59,8 @@ for _format in (
     Format(name="fp32", weight_bits=32),
     Format(name="w8a8", weight_bits=8, activation=ActivationPrecision.INT8_PER_TENSOR),
     Format(name="w4", weight_bits=4, group_size=32, symmetric=False, activation=ActivationPrecision.INT8_PER_BLOCK),
-    Format(name="w4g128", weight_bits=4, group_size=128, symmetric=False, activation=ActivationPrecision.INT8_PER_BLOCK),
+    Format(
+        name="w4g128", weight_bits=4, group_size=128, symmetric=False, activation=ActivationPrecision.INT8_PER_BLOCK
+    ),
 ):
     FORMATS.register(_format.name)(_format)

@@ -39,7 +39,7 @@ def _check_formats(formats: tuple[str, ...] | None) -> tuple[str, ...] | None:
 class Override(BaseModel):
     """Other choices for the units that a glob names."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     units: str = Field(min_length=1)
     """Glob over unit names ("layer.0.*")."""
@@ -55,7 +55,7 @@ class Override(BaseModel):
 class SpaceConfig(BaseModel):
     """Which choices every unit has."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     keep: tuple[float, ...] = Field(default=(1.0, 0.75, 0.5, 0.25, 0.0), min_length=1)
     """Keep ratios, 0 to 1; 0 leaves a residual branch out."""
@@ -252,7 +252,8 @@ def build_space(
         keeps = unit.counts(keep, channel_multiple=channel_multiple)
         if not keeps:
             raise SpaceError(
-                f"unit {unit.name!r} is not residual, so it can't be left out; got keep={list(keep)}; add a ratio above 0"
+                f"unit {unit.name!r} is not residual, so it can't be left out; got keep={list(keep)}; "
+                "add a ratio above 0"
             )
         spaces.append(UnitSpace(unit=unit, keeps=keeps, formats=tuple(dict.fromkeys(formats))))
     return SearchSpace(structure=structure, unit_spaces=tuple(spaces))

@@ -1,12 +1,37 @@
 """The data that a job names: rows from files or a hub, split into calibration, search and holdout."""
 
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field
+
+from evaluators.tasks.base import Example, Task, TaskError
+
+_BUILDERS = {
+    ".csv": ("csv", {}),
+    ".tsv": ("csv", {"delimiter": "\t"}),
+    ".jsonl": ("json", {}),
+    ".json": ("json", {}),
+    ".parquet": ("parquet", {}),
+    ".txt": ("text", {}),
+}
+
+
+class DataError(ValueError):
+    """The data can't be read, or does not suffice."""
 
 
 class Columns(BaseModel):
     """Which columns hold what."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     input: str = "text"
     """Text, or image (path, bytes or nested list of pixels)."""
@@ -17,7 +42,7 @@ class Columns(BaseModel):
 class DataConfig(BaseModel):
     """Examples, and how many go to each split. Splits never share a row."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     source: str = Field(min_length=1)
     """Local csv, tsv, jsonl, parquet or text file, or a hub id ("org/name")."""
@@ -41,3 +66,124 @@ class DataConfig(BaseModel):
     """Longest input in tokens; longer ones are cut."""
     shuffle: bool = True
     """Whether rows are drawn at random (seeded) or in the file's order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Splits:
+    """Encoded examples of the three disjoint splits."""
+
+    calibration: tuple[Example, ...]
+    search: tuple[Example, ...]
+    holdout: tuple[Example, ...]
+    digest: str
+    """Digest of the rows of all splits, in order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    input: Any
+    label: Any
+    digest: str
+
+
+def load_splits(config: DataConfig, task: Task, *, seed: int) -> Splits:
+    """Read, split and encode the data.
+
+    A row that occurs twice is taken once, so that no split holds what another one has seen.
+
+    Raises:
+        DataError: A file or column is missing, or there are fewer rows than the splits ask for.
+        TaskError: An input or label does not fit the model.
+    """
+    rows = _unique(_read_rows(config, config.source))
+    if config.shuffle:
+        random.Random(seed).shuffle(rows)
+    if config.calibration_source is None:
+        wanted = {"calibration": config.calibration, "search": config.search, "holdout": config.holdout}
+        calibration, search, holdout = _cut(rows, wanted, config.source)
+    else:
+        search, holdout = _cut(rows, {"search": config.search, "holdout": config.holdout}, config.source)
+        taken = {row.digest for row in (*search, *holdout)}
+        others = [r for r in _unique(_read_rows(config, config.calibration_source)) if r.digest not in taken]
+        if config.shuffle:
+            random.Random(seed).shuffle(others)
+        (calibration,) = _cut(others, {"calibration": config.calibration}, config.calibration_source)
+    parts = (calibration, search, holdout)
+    digest = hashlib.sha256("".join(row.digest for part in parts for row in part).encode()).hexdigest()[:16]
+    encoded = [_encode(part, name, config, task) for part, name in zip(parts, Splits.__slots__, strict=False)]
+    return Splits(calibration=encoded[0], search=encoded[1], holdout=encoded[2], digest=digest)
+
+
+def _encode(rows: list[_Row], split: str, config: DataConfig, task: Task) -> tuple[Example, ...]:
+    try:
+        return tuple(task.encode([r.input for r in rows], [r.label for r in rows], max_length=config.max_length))
+    except TaskError as error:
+        raise TaskError(f"{split} split of {config.source!r}: {error}") from error
+
+
+def _cut(rows: list[_Row], wanted: Mapping[str, int], source: str) -> list[list[_Row]]:
+    total = sum(wanted.values())
+    if len(rows) < total:
+        asked = " + ".join(f"{count} {name}" for name, count in wanted.items())
+        raise DataError(
+            f"the splits need {total} different rows ({asked}); {source!r} has {len(rows)}; "
+            "ask for fewer rows in data, or give more data"
+        )
+    parts, start = [], 0
+    for count in wanted.values():
+        parts.append(rows[start : start + count])
+        start += count
+    return parts
+
+
+def _read_rows(config: DataConfig, source: str) -> Iterable[_Row]:
+    dataset = _open(config, source)
+    columns = list(dataset.column_names)
+    for column in (config.columns.input, config.columns.label):
+        if column not in columns:
+            raise DataError(f"{source!r} has no column {column!r}; it has {columns}; set data.columns")
+    for row in dataset:
+        value, label = row[config.columns.input], row[config.columns.label]
+        yield _Row(input=value, label=label, digest=_digest(value))
+
+
+def _open(config: DataConfig, source: str) -> Any:
+    import datasets
+    from datasets.exceptions import DatasetGenerationError
+
+    path = Path(source)
+    if path.suffix.lower() in _BUILDERS:
+        if not path.is_file():
+            raise DataError(f"no file {source!r}; paths in a job are relative to the job file")
+        if path.stat().st_size == 0:
+            raise DataError(f"{source!r} is empty; a file of rows is needed")
+        builder, options = _BUILDERS[path.suffix.lower()]
+        arguments: dict[str, Any] = {"path": builder, "data_files": str(path), "split": "train", **options}
+    elif path.exists() or path.is_absolute() or source.startswith(".") or source.count("/") > 1:
+        raise DataError(f"{source!r} is no file that can be read; give one that ends in {', '.join(_BUILDERS)}")
+    else:
+        arguments = {
+            "path": source,
+            "name": config.config,
+            "split": config.hub_split,
+            "revision": config.revision,
+        }
+    try:
+        return datasets.load_dataset(**arguments)
+    except (OSError, ValueError, DatasetGenerationError) as error:
+        cause = error.__cause__ or error
+        raise DataError(f"{source!r} can't be read as rows: {cause}") from error
+
+
+def _unique(rows: Iterable[_Row]) -> list[_Row]:
+    return list({row.digest: row for row in rows}.values())
+
+
+def _digest(value: Any) -> str:
+    if isinstance(value, bytes):
+        data = value
+    elif hasattr(value, "tobytes"):
+        data = value.tobytes()
+    else:
+        data = json.dumps(value, sort_keys=True, default=str).encode()
+    return hashlib.sha256(data).hexdigest()

@@ -1,14 +1,33 @@
 """The model that a job names: read safely, with its tokenizer or image processor."""
 
+from __future__ import annotations
+
+import json
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from evaluators.tasks.base import TASKS, Task
+from search_spaces.units import ModelStructure
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+class ModelError(ValueError):
+    """The model can't be read, or must not be."""
 
 
 class ModelConfig(BaseModel):
     """Which model is compressed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     id: str = Field(min_length=1)
     """Local folder, or Hugging Face id ("org/name")."""
@@ -23,3 +42,168 @@ class ModelConfig(BaseModel):
         if revision is not None and not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", revision):
             raise ValueError(f"a revision has letters, digits, dots, dashes and underscores only; got {revision!r}")
         return revision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model ready to be calibrated, compressed and scored.
+
+    Attributes:
+        model: The dense model in float32, in evaluation mode.
+        processor: Its tokenizer or image processor.
+        task: The task, bound to processor and configuration.
+        structure: Its units.
+    """
+
+    model: nn.Module
+    processor: Any
+    task: Task
+    structure: ModelStructure
+
+
+def load_model(config: ModelConfig) -> LoadedModel:
+    """Read a model from a local folder or the hub: safetensors only, and never code that comes with it.
+
+    Raises:
+        ModelError: Not found, only a pickle, needs remote code, or weights that do not fit the configuration.
+        UnsupportedModelError: No architecture module describes it.
+    """
+    import transformers
+
+    from search_spaces.architectures import structure_of
+
+    task_class = _task_class(config)
+    _refuse_unsafe(config)
+    auto_model = getattr(transformers, task_class.auto_model)
+    arguments: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
+    try:
+        model, loading = auto_model.from_pretrained(
+            config.id,
+            use_safetensors=True,
+            attn_implementation="eager",
+            dtype="float32",
+            output_loading_info=True,
+            **arguments,
+        )
+        processor = load_processor(config.id, task_class, revision=config.revision)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(f"model {config.id!r} can't be loaded for the task {config.task!r}: {error}") from error
+    _refuse_random_weights(config, loading)
+    model.eval()
+    model.requires_grad_(False)
+    return LoadedModel(
+        model=model, processor=processor, task=task_class(processor, model.config), structure=structure_of(model)
+    )
+
+
+def load_processor(folder: str, task_class: type[Task], *, revision: str | None = None) -> Any:
+    """Read the tokenizer or image processor of a model."""
+    import transformers
+
+    auto_processor = getattr(transformers, task_class.auto_processor)
+    return auto_processor.from_pretrained(folder, revision=revision, trust_remote_code=False)
+
+
+def load_structure(config: ModelConfig) -> ModelStructure:
+    """Describe a model from its configuration alone, without reading a weight.
+
+    Raises:
+        ModelError: As `load_model`.
+        UnsupportedModelError: No architecture module describes it.
+    """
+    import torch
+    import transformers
+
+    from search_spaces.architectures import structure_of
+
+    task_class = _task_class(config)
+    _refuse_unsafe(config)
+    try:
+        model_config = transformers.AutoConfig.from_pretrained(
+            config.id, revision=config.revision, trust_remote_code=False
+        )
+        with torch.device("meta"):
+            model = getattr(transformers, task_class.auto_model).from_config(model_config)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"model {config.id!r} can't be described for the task {config.task!r}: {error}") from error
+    return structure_of(model)
+
+
+def _task_class(config: ModelConfig) -> type[Task]:
+    import evaluators.tasks  # noqa: F401  (importing registers the tasks)
+
+    return TASKS.get(config.task)
+
+
+def _refuse_unsafe(config: ModelConfig) -> None:
+    files, model_config = _list_files(config)
+    if _mentions_auto_map(model_config) or any(name.endswith(".py") for name in files):
+        raise ModelError(
+            f"model {config.id!r} needs code of its own (auto_map or *.py beside the weights), which other programs "
+            "run under trust_remote_code=True and Paretrim never runs; save it as a model of an architecture that "
+            "transformers has built in"
+        )
+    if not any(name.endswith(".safetensors") for name in files):
+        pickles = sorted(name for name in files if name.endswith(_PICKLES))
+        if pickles:
+            raise ModelError(
+                f"model {config.id!r} has its weights only as a pickle ({pickles[0]}), which can run code when it is "
+                'read; where you trust it, convert it once: python -c "from transformers import AutoModel; '
+                f"AutoModel.from_pretrained('{config.id}').save_pretrained('{Path(config.id).name}-safetensors')\" "
+                "(with the AutoModel class of your task)"
+            )
+        raise ModelError(f"model {config.id!r} has no *.safetensors file; got {sorted(files)}")
+
+
+def _list_files(config: ModelConfig) -> tuple[list[str], Any]:
+    folder = Path(config.id)
+    if folder.is_dir():
+        files = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+        path = folder / "config.json"
+        if not path.is_file():
+            raise ModelError(
+                f"folder {config.id!r} has no config.json; got {sorted(files)}; save_pretrained writes one"
+            )
+        return files, _read_config(path)
+    if folder.is_absolute() or config.id.startswith(".") or config.id.count("/") > 1:
+        raise ModelError(f"no folder {config.id!r}; give a folder with config.json, or a hub id such as org/name")
+    return _list_hub_files(config)
+
+
+def _list_hub_files(config: ModelConfig) -> tuple[list[str], Any]:
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        files = HfApi().list_repo_files(config.id, revision=config.revision)
+        path = hf_hub_download(config.id, "config.json", revision=config.revision)
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+        raise ModelError(
+            f"no folder {config.id!r} here, and the hub gave nothing under that id ({error.__class__.__name__}); "
+            "check the path, the id and the network, or download the model first and give its folder"
+        ) from error
+    return files, _read_config(Path(path))
+
+
+def _read_config(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is not the JSON of a model configuration: {error}") from error
+
+
+def _mentions_auto_map(node: Any) -> bool:
+    if isinstance(node, dict):
+        return "auto_map" in node or any(_mentions_auto_map(value) for value in node.values())
+    return isinstance(node, list) and any(_mentions_auto_map(value) for value in node)
+
+
+def _refuse_random_weights(config: ModelConfig, loading: Any) -> None:
+    missing: Iterable[str] = loading.get("missing_keys") or ()
+    mismatched: Iterable[Any] = loading.get("mismatched_keys") or ()
+    wrong = sorted(str(key) for key in (*missing, *mismatched))
+    if wrong:
+        raise ModelError(
+            f"the files of model {config.id!r} lack weights, which would be random: {', '.join(wrong[:5])}"
+            f"{' and more' if len(wrong) > 5 else ''}; check that the model was trained for the task {config.task!r}"
+        )

@@ -1,0 +1,99 @@
+"""What a task provides. Shape letters: B batch, S sequence, C classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from search_spaces.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+
+
+class TaskError(ValueError):
+    """Rows do not fit the task or the model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One encoded row.
+
+    Attributes:
+        inputs: Model inputs by name, without a batch axis.
+        label: Class index.
+        length: Tokens; 1 where all examples have the same shape.
+    """
+
+    inputs: Mapping[str, torch.Tensor]
+    label: int
+    length: int
+
+
+class Task(Protocol):
+    """Turns rows into batches and outputs into scores, for one model and its processor.
+
+    Attributes:
+        auto_model: Name of the transformers class that loads a model of this task.
+        auto_processor: Name of the transformers class that loads its tokenizer or image processor.
+        metric: Name of the metric; larger is better.
+        dynamic_axes: Input name to axes that vary, by number, for export.
+    """
+
+    auto_model: str
+    auto_processor: str
+    metric: str
+    dynamic_axes: Mapping[str, Mapping[int, str]]
+
+    def __init__(self, processor: Any, config: Any) -> None: ...
+
+    def encode(self, inputs: Sequence[Any], labels: Sequence[Any], *, max_length: int) -> list[Example]:
+        """Encode rows.
+
+        Raises:
+            TaskError: An input or a label does not fit; the message gives the row.
+        """
+        ...
+
+    def collate(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        """Stack examples to a batch, padded to the longest of them."""
+        ...
+
+    def score(self, logits_BC: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
+        """The metric of each example, as float32 of shape (B,)."""
+        ...
+
+    def chance(self, labels: Sequence[int]) -> float:
+        """What the best constant answer reaches on these labels."""
+        ...
+
+
+TASKS: Registry[type[Task]] = Registry("task", entry_point_group="paretrim.tasks")
+
+
+def class_index(label: Any, config: Any, *, row: int) -> int:
+    """Read a label as an index into the model's classes.
+
+    Args:
+        label: An index, or the name of a class.
+        config: The model's configuration, with `num_labels` and `label2id`.
+        row: Number of the row, for the message.
+
+    Raises:
+        TaskError: The model has no such class.
+    """
+    names = {str(name): int(index) for name, index in (getattr(config, "label2id", None) or {}).items()}
+    text = str(label).strip()
+    if text in names:
+        return names[text]
+    try:
+        index = int(text)
+    except ValueError:
+        index = -1
+    if not 0 <= index < config.num_labels:
+        raise TaskError(
+            f"labels are 0 to {config.num_labels - 1} or one of {sorted(names)}; got {label!r} in row {row}; "
+            "check data.columns.label, or take the model that belongs to these labels"
+        )
+    return index

@@ -1,0 +1,72 @@
+"""Image classification."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evaluators.tasks.base import TASKS, Example, TaskError, class_index
+from evaluators.tasks.classification import ClassificationScore
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+
+class ImageClassification(ClassificationScore):
+    """One image in, one class out."""
+
+    auto_model = "AutoModelForImageClassification"
+    auto_processor = "AutoImageProcessor"
+    dynamic_axes: Mapping[str, Mapping[int, str]] = {"pixel_values": {0: "batch"}}
+
+    def __init__(self, processor: Any, config: Any) -> None:
+        self._processor, self._config = processor, config
+
+    def encode(self, inputs: Sequence[Any], labels: Sequence[Any], *, max_length: int) -> list[Example]:
+        """Read images and let the processor resize and normalise them; `max_length` has no meaning here."""
+        images = [_read_image(value, row=row, channels=self._config.num_channels) for row, value in enumerate(inputs)]
+        pixels_BCHW = self._processor(images, return_tensors="pt")["pixel_values"].float()
+        return [
+            Example(
+                inputs={"pixel_values": pixels_BCHW[row]}, label=class_index(label, self._config, row=row), length=1
+            )
+            for row, label in enumerate(labels)
+        ]
+
+    def collate(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        """Stack pixels; shape (batch, channels, height, width)."""
+        import torch
+
+        return {"pixel_values": torch.stack([example.inputs["pixel_values"] for example in examples])}
+
+
+def _read_image(value: Any, *, row: int, channels: int) -> Image:
+    """Open an image given as an object, a path, bytes, or rows of pixel values 0 to 255."""
+    import numpy as np
+    from PIL import Image, UnidentifiedImageError
+
+    mode = {1: "L", 3: "RGB"}.get(channels, "RGB")
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    try:
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            value = json.loads(value)
+        if isinstance(value, str):
+            return Image.open(Path(value)).convert(mode)
+        if isinstance(value, bytes):
+            return Image.open(io.BytesIO(value)).convert(mode)
+        if isinstance(value, Image.Image):
+            return value.convert(mode)
+        return Image.fromarray(np.asarray(value, dtype=np.uint8)).convert(mode)
+    except (OSError, UnidentifiedImageError, ValueError, TypeError, OverflowError) as error:
+        raise TaskError(
+            f"inputs are image paths, encoded images or rows of pixels from 0 to 255; got {str(value)[:60]!r} in row "
+            f"{row} ({error})"
+        ) from error
+
+
+TASKS.register("image-classification")(ImageClassification)

@@ -1,0 +1,85 @@
+"""What an architecture module provides, and how a model finds its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from search_spaces.registry import Registry
+from search_spaces.units import FixedPart, ModelStructure, Unit
+
+if TYPE_CHECKING:
+    from torch import nn
+
+BYTES_PER_FP32 = 4
+
+
+class UnsupportedModelError(ValueError):
+    """No architecture module describes the model."""
+
+
+class Architecture(Protocol):
+    """Declares the units of one family of models.
+
+    A module under `search_spaces/architectures/` implements this and registers an instance under the
+    `model_type` of its transformers configuration.
+    """
+
+    def units(self, model: nn.Module) -> tuple[Unit, ...]:
+        """All units in the order in which data flows; the model may be on the meta device."""
+        ...
+
+    def fixed_parts(self, model: nn.Module) -> tuple[FixedPart, ...]:
+        """Work that no policy changes."""
+        ...
+
+    def tokens(self, config: Any) -> int | None:
+        """Tokens of one example where the model fixes them; None where the data does."""
+        ...
+
+    def max_tokens(self, config: Any) -> int | None:
+        """Longest sequence that the model takes; None where it is not bounded."""
+        ...
+
+
+ARCHITECTURES: Registry[Architecture] = Registry("architecture", entry_point_group="paretrim.architectures")
+
+
+def structure_of(model: nn.Module) -> ModelStructure:
+    """Describe a model by its architecture module.
+
+    Args:
+        model: A transformers model; the meta device will do, as no weight is read.
+
+    Raises:
+        UnsupportedModelError: No module for the model's type, or the model is not built as the module expects.
+    """
+    config: Any = model.config
+    name = str(config.model_type)
+    if name not in ARCHITECTURES:
+        raise UnsupportedModelError(
+            f"models of type {name!r} are not supported; supported: {', '.join(ARCHITECTURES)}; "
+            "an own architecture registers itself through the entry point group paretrim.architectures"
+        )
+    architecture = ARCHITECTURES.get(name)
+    try:
+        units = architecture.units(model)
+        fixed = architecture.fixed_parts(model)
+    except AttributeError as error:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} is not built as the architecture {name!r} expects ({error})"
+        ) from error
+    unit_layers = {layer for unit in units for layer in unit.layers}
+    return ModelStructure(
+        architecture=name,
+        units=units,
+        fixed=fixed,
+        fixed_bytes=_bytes_outside(model, unit_layers),
+        tokens=architecture.tokens(config),
+        max_tokens=architecture.max_tokens(config),
+    )
+
+
+def _bytes_outside(model: nn.Module, layers: Iterable[str]) -> int:
+    inside = {id(p) for layer in layers for p in model.get_submodule(layer).parameters()}
+    return sum(p.numel() * BYTES_PER_FP32 for p in model.parameters() if id(p) not in inside)

@@ -1,0 +1,79 @@
+"""Assembly: from a policy to a model, by swapping the layers of the units that differ from the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+import torch
+from torch import nn
+
+from search_spaces.formats import FORMATS
+from search_spaces.policy import Choice, Policy
+from search_spaces.units import ModelStructure, Unit
+from workers.quantization.linear import Bypass, CallScope, ConstantBranch, make_linear
+from workers.variants import Variant
+
+Modules = Mapping[str, nn.Module]
+_MODULES_KEPT = 512
+
+
+class Assembler:
+    """Turns one skeleton into the model of any policy.
+
+    Args:
+        model: The dense model; it is changed in place.
+        structure: Its units.
+        variant: Returns the tensors of a unit under a choice.
+    """
+
+    def __init__(self, model: nn.Module, structure: ModelStructure, variant: Callable[[Unit, Choice], Variant]) -> None:
+        self.model = model
+        self.scope = CallScope()
+        self._structure = structure
+        self._variant = variant
+        self._dense = {u.name: {name: model.get_submodule(name) for name in _places(u)} for u in structure.units}
+        self._current = {u.name: Choice(u.groups, structure.base_format) for u in structure.units}
+        self._modules = lru_cache(maxsize=_MODULES_KEPT)(self._build)
+
+    def apply(self, policy: Policy) -> nn.Module:
+        """Make the skeleton the model of a policy; only units whose choice changed are touched."""
+        for unit in self._structure.units:
+            choice = policy[unit.name]
+            if choice != self._current[unit.name]:
+                for name, module in (*self._dense[unit.name].items(), *self._modules(unit, choice).items()):
+                    self._set(name, module)
+                self._current[unit.name] = choice
+        return self.model
+
+    def _build(self, unit: Unit, choice: Choice) -> Modules:
+        if choice == Choice(unit.groups, self._structure.base_format):
+            return {}
+        tensors = self._variant(unit, choice)
+        if choice.keep == 0:
+            return _constant(unit, tensors)
+        found: dict[str, nn.Module] = {}
+        for name, _, in_features in unit.layer_shapes(choice.keep):
+            parts = {key.rpartition("/")[2]: t for key, t in tensors.items() if key.rpartition("/")[0] == name}
+            found[name] = make_linear(parts, FORMATS.get(choice.format), in_features=in_features, scope=self.scope)
+        return found
+
+    def _set(self, name: str, module: nn.Module) -> None:
+        parent, _, child = name.rpartition(".")
+        setattr(self.model.get_submodule(parent), child, module)
+
+
+def _places(unit: Unit) -> tuple[str, ...]:
+    """Modules that choices of a unit replace, the branch first, so that putting all back restores it whole."""
+    return (*([unit.branch.module] if unit.branch else []), *unit.layers)
+
+
+def _constant(unit: Unit, tensors: Variant) -> Modules:
+    assert unit.branch is not None, unit.name
+    bias_O = tensors.get(f"{unit.consumer}/bias")
+    if bias_O is None:
+        bias_O = torch.zeros(unit.out_features)
+    branch = unit.branch
+    if unit.consumer.startswith(branch.module + "."):
+        return {branch.module: ConstantBranch(bias_O, returns_tuple=branch.returns_tuple)}
+    return {branch.module: Bypass(returns_tuple=branch.returns_tuple), unit.consumer: ConstantBranch(bias_O)}

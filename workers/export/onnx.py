@@ -1,0 +1,80 @@
+"""Export of an assembled model to an ONNX file that ONNX Runtime runs with the kernels of each format."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evaluators.tasks import Task
+from workers.export.onnx_layers import OPSET, onnx_layers
+
+_NOISY_LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir")
+
+
+class ExportError(RuntimeError):
+    """The model has no ONNX form, or the exported file is not what was searched."""
+
+
+class _Logits(nn.Module):
+    def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        logits: Tensor = self.model(**dict(zip(self.names, inputs, strict=True))).logits
+        return logits
+
+
+def export_onnx(model: nn.Module, task: Task, inputs: Mapping[str, Tensor], path: Path) -> None:
+    """Write a model as ONNX, opset 20, with dynamic axes as the task names them.
+
+    Args:
+        model: An assembled model in evaluation mode; it is as before when this returns.
+        task: Says which axes vary.
+        inputs: A batch of at least two examples, by input name; only shapes and types are used.
+        path: The file to write.
+
+    Raises:
+        ExportError: An operator has no ONNX form; the message carries the exporter's own.
+    """
+    names = tuple(inputs)
+    axes = {name: dict.fromkeys(task.dynamic_axes[name], torch.export.Dim.DYNAMIC) for name in names}
+    wrapped = _Logits(model, names).eval()
+    with onnx_layers(model), _quiet(), torch.no_grad():
+        try:
+            program: Any = torch.onnx.export(
+                wrapped,
+                tuple(inputs.values()),
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=(tuple(axes.values()),),
+                input_names=list(names),
+                output_names=["logits"],
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise ExportError(f"the model has no ONNX form: {error}") from error
+        program.save(str(path))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence notes of the exporter on packages that it would like to have."""
+    levels = {name: logging.getLogger(name).level for name in _NOISY_LOGGERS}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

@@ -1,0 +1,107 @@
+"""Quantized layers as ONNX operators with real kernels, swapped in for the export alone.
+
+Weights are packed here from the very codes that the search computed with, so that nothing is rounded twice.
+Shape letters: O output features, K input features, N blocks of K, G columns of a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from workers.quantization.codes import pack_nibbles
+from workers.quantization.linear import BlockInt4Linear, DynamicInt8Linear
+
+OPSET = 20
+ACCURACY_LEVEL = 4
+"""Inputs of MatMulNBits are rounded to int8 by block: the kernel whose arithmetic the search computes."""
+
+
+class OnnxInt8Linear(nn.Module):
+    """DynamicQuantizeLinear, MatMulInteger and a scale: what ONNX Runtime fuses to one int8 kernel."""
+
+    codes_KO: Tensor
+    scale_O: Tensor
+    bias_O: Tensor
+
+    def __init__(self, layer: DynamicInt8Linear) -> None:
+        super().__init__()
+        self.register_buffer("codes_KO", layer.codes_OK.t().contiguous())
+        self.register_buffer("scale_O", layer.scale_O)
+        self.register_buffer("bias_O", layer.bias_O)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Multiply; shape (..., K) to (..., O)."""
+        codes, scale, zero = torch.onnx.ops.symbolic_multi_out(
+            "DynamicQuantizeLinear",
+            (input,),
+            dtypes=(torch.uint8, torch.float32, torch.uint8),
+            shapes=(input.shape, (), ()),
+            version=OPSET,
+        )
+        sums = torch.onnx.ops.symbolic(
+            "MatMulInteger",
+            (codes, self.codes_KO, zero),
+            dtype=torch.int32,
+            shape=(*input.shape[:-1], self.codes_KO.shape[1]),
+            version=OPSET,
+        )
+        return sums.float() * (scale * self.scale_O) + self.bias_O
+
+
+class OnnxInt4Linear(nn.Module):
+    """MatMulNBits with packed codes and zero points."""
+
+    packed_ONG: Tensor
+    scale_X: Tensor
+    zeros_X: Tensor
+    bias_O: Tensor
+
+    def __init__(self, layer: BlockInt4Linear) -> None:
+        super().__init__()
+        self.out_features, blocks = layer.scale_ON.shape
+        self.in_features, self.block = layer.in_features, layer.block
+        padded_OK = nn.functional.pad(layer.codes_OK, (0, -self.in_features % self.block))
+        self.register_buffer("packed_ONG", pack_nibbles(padded_OK.view(self.out_features, blocks, self.block)))
+        self.register_buffer("scale_X", layer.scale_ON.flatten())
+        self.register_buffer("zeros_X", pack_nibbles(layer.zeros_ON).flatten())
+        self.register_buffer("bias_O", layer.bias_O)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Multiply; shape (..., K) to (..., O)."""
+        product = torch.onnx.ops.symbolic(
+            "com.microsoft::MatMulNBits",
+            (input, self.packed_ONG, self.scale_X, self.zeros_X),
+            attrs={
+                "K": self.in_features,
+                "N": self.out_features,
+                "bits": 4,
+                "block_size": self.block,
+                "accuracy_level": ACCURACY_LEVEL,
+            },
+            dtype=torch.float32,
+            shape=(*input.shape[:-1], self.out_features),
+            version=1,
+        )
+        return product + self.bias_O
+
+
+@contextmanager
+def onnx_layers(model: nn.Module) -> Iterator[None]:
+    """Swap quantized layers for their ONNX form while the block runs, then put them back."""
+    swapped: list[tuple[nn.Module, str, nn.Module]] = []
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, DynamicInt8Linear | BlockInt4Linear):
+            parent, _, child = name.rpartition(".")
+            owner = model.get_submodule(parent)
+            exported = OnnxInt8Linear(layer) if isinstance(layer, DynamicInt8Linear) else OnnxInt4Linear(layer)
+            setattr(owner, child, exported)
+            swapped.append((owner, child, layer))
+    try:
+        yield
+    finally:
+        for owner, child, layer in swapped:
+            setattr(owner, child, layer)

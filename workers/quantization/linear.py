@@ -1,0 +1,159 @@
+"""Linear layers that compute what the target's kernels compute.
+
+Shape letters: B batch, O output features, K input features, N blocks of K, G columns of a block, C calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces.formats import ActivationPrecision, Format
+from workers.quantization.codes import Codes
+
+
+class CallScope:
+    """How many examples of the batch axis belong to one call of the deployed model.
+
+    Kernels with dynamic activations take one range for a whole call. The evaluation stacks several calls and says here
+    where one ends.
+
+    Attributes:
+        examples: Examples in one call; None takes the whole tensor as one.
+    """
+
+    def __init__(self) -> None:
+        self.examples: int | None = None
+
+
+class DynamicInt8Linear(nn.Module):
+    """Per-channel symmetric int8 weights, inputs as affine uint8 with one range for each call.
+
+    Codes are multiplied as float32 integers, which is exact: sums stay below 2^24 for the widths of real layers
+    unless nearly all products are extreme.
+
+    Reference: operator DynamicQuantizeLinear of ONNX, opset 11.
+    """
+
+    codes_OK: Tensor
+    scale_O: Tensor
+    bias_O: Tensor
+    weight_OK: Tensor
+
+    def __init__(self, codes: Codes, bias_O: Tensor | None, scope: CallScope) -> None:
+        super().__init__()
+        out_features = codes.codes_OK.shape[0]
+        self.scope = scope
+        self.register_buffer("codes_OK", codes.codes_OK)
+        self.register_buffer("scale_O", codes.scale_ON[:, 0])
+        self.register_buffer("bias_O", torch.zeros(out_features) if bias_O is None else bias_O)
+        self.register_buffer("weight_OK", codes.codes_OK.float(), persistent=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Multiply; shape (..., K) to (..., O)."""
+        calls = 1 if self.scope.examples is None else input.shape[0] // self.scope.examples
+        input_CX = input.reshape(calls, -1)
+        low_C1, high_C1 = input_CX.aminmax(dim=1, keepdim=True)
+        low_C1, high_C1 = low_C1.clamp(max=0), high_C1.clamp(min=0)
+        scale_C1 = (high_C1 - low_C1) / 255
+        scale_C1 = torch.where(scale_C1 > 0, scale_C1, torch.ones_like(scale_C1))
+        zero_C1 = torch.clamp(torch.round(-low_C1 / scale_C1), 0, 255)
+        codes_CX = torch.round(input_CX / scale_C1).clamp_(min=-zero_C1, max=255 - zero_C1)
+        sums = nn.functional.linear(codes_CX.view(input.shape), self.weight_OK)
+        product_C1O = scale_C1[:, :, None] * self.scale_O
+        return (sums.view(calls, -1, self.scale_O.shape[0]) * product_C1O + self.bias_O).view(sums.shape)
+
+
+class BlockInt4Linear(nn.Module):
+    """Affine 4-bit weights in blocks, inputs as symmetric int8 with one scale for each row and block.
+
+    Reference: operator MatMulNBits of ONNX Runtime's contributed operators, accuracy_level 4.
+    """
+
+    codes_OK: Tensor
+    scale_ON: Tensor
+    zeros_ON: Tensor
+    bias_O: Tensor
+    weight_OK: Tensor
+
+    def __init__(self, codes: Codes, bias_O: Tensor | None) -> None:
+        super().__init__()
+        out_features, self.in_features = codes.codes_OK.shape
+        self.block = codes.block
+        self.register_buffer("codes_OK", codes.codes_OK)
+        self.register_buffer("scale_ON", codes.scale_ON)
+        self.register_buffer("zeros_ON", codes.zeros_ON)
+        self.register_buffer("bias_O", torch.zeros(out_features) if bias_O is None else bias_O)
+        self.register_buffer("weight_OK", codes.dequantize(), persistent=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Multiply; shape (..., K) to (..., O)."""
+        padding = -self.in_features % self.block
+        padded = nn.functional.pad(input, (0, padding)) if padding else input
+        blocks_NG = padded.view(*padded.shape[:-1], -1, self.block)
+        largest_N1 = blocks_NG.abs().amax(-1, keepdim=True)
+        inverse_N1 = torch.where(largest_N1 > 0, 127 / largest_N1, torch.zeros_like(largest_N1))
+        rounded = (torch.round(blocks_NG * inverse_N1) * (largest_N1 / 127)).flatten(-2)
+        return nn.functional.linear(rounded[..., : self.in_features], self.weight_OK, self.bias_O)
+
+
+class ConstantBranch(nn.Module):
+    """What a residual branch adds when none of its groups stay: a constant, whatever the input.
+
+    Args:
+        bias_O: The constant, shape (O,).
+        returns_tuple: Whether to return (constant, None), as attention modules do.
+    """
+
+    bias_O: Tensor
+
+    def __init__(self, bias_O: Tensor, *, returns_tuple: bool = False) -> None:
+        super().__init__()
+        self.register_buffer("bias_O", bias_O)
+        self.returns_tuple = returns_tuple
+
+    def forward(self, *_inputs: object, **_others: object) -> Tensor | tuple[Tensor, None]:
+        """Return the constant, which broadcasts over batch and sequence."""
+        return (self.bias_O, None) if self.returns_tuple else self.bias_O
+
+
+class Bypass(nn.Module):
+    """Stands for the part of a branch before its output projection when none of its groups stay.
+
+    Args:
+        returns_tuple: Whether to return (input, None), as attention modules do.
+    """
+
+    def __init__(self, *, returns_tuple: bool) -> None:
+        super().__init__()
+        self.returns_tuple = returns_tuple
+
+    def forward(self, input: Tensor, *_inputs: object, **_others: object) -> Tensor | tuple[Tensor, None]:
+        """Return the input, which the constant after it ignores."""
+        return (input, None) if self.returns_tuple else input
+
+
+def make_linear(tensors: Mapping[str, Tensor], target: Format, *, in_features: int, scope: CallScope) -> nn.Module:
+    """Build the layer of a format from its stored tensors.
+
+    Args:
+        tensors: "weight" (fp32), or "codes", "scale" and "zeros"; "bias" where there is one.
+        target: The format.
+        in_features: Columns of the weight.
+        scope: Where one call ends, shared by all layers of a model.
+    """
+    bias_O = tensors.get("bias")
+    if not target.is_quantized:
+        weight_OK = tensors["weight"]
+        linear = nn.Linear(weight_OK.shape[1], weight_OK.shape[0], bias=bias_O is not None, device="meta")
+        linear.weight = nn.Parameter(weight_OK, requires_grad=False)
+        if bias_O is not None:
+            linear.bias = nn.Parameter(bias_O, requires_grad=False)
+        return linear
+    block = in_features if target.group_size is None else target.group_size
+    codes = Codes(codes_OK=tensors["codes"], scale_ON=tensors["scale"], zeros_ON=tensors.get("zeros"), block=block)
+    if target.activation is ActivationPrecision.INT8_PER_TENSOR:
+        return DynamicInt8Linear(codes, bias_O, scope)
+    return BlockInt4Linear(codes, bias_O)
