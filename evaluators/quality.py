@@ -101,6 +101,12 @@ class QualityEvaluator:
         """Keep the dense model's logits, from which divergence is measured."""
         self._dense_NC = dense_NC
 
+    @property
+    def dense_metric(self) -> float:
+        """Metric of the dense model."""
+        assert self._dense_NC is not None
+        return self.score(self._dense_NC).value
+
     def evaluate(self, forward: Forward) -> Quality:
         """Score a model."""
         started = time.monotonic()

@@ -79,7 +79,7 @@ class TrialWorker:
         loaded = load_model(spec.model)
         self.task, self.structure, self.processor = loaded.task, loaded.structure, loaded.processor
         self.space = space_of(spec, self.structure)
-        self._costs = cost_model_of(spec, self.structure)
+        self.costs = cost_model_of(spec, self.structure)
         self.splits = load_splits(spec.data, self.task, seed=spec.seed)
         calls = stack_calls(self.task, self.splits.calibration, batch=spec.target.batch)
         calibration = Calibration(self.structure.units, calls, self._dense_model)
@@ -106,7 +106,7 @@ class TrialWorker:
             ScoreError: A score is NaN or infinite.
         """
         quality = self.evaluator(request.split).score(self.logits(request.policy, request.split))
-        scores = Scores(quality=quality, costs=self._costs.costs(request.policy))
+        scores = Scores(quality=quality, costs=self.costs.costs(request.policy))
         scores.check_finite()
         return TrialReport(trial=request.trial, attempt=request.attempt, scores=scores)
 

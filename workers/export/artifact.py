@@ -1,0 +1,238 @@
+"""The artifact of a policy: written beside its final place, verified there, and moved in whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from evaluators.scores import Costs
+from search_spaces.policy import Policy
+from workers.export.onnx import ExportError, export_onnx
+from workers.export.verify import Measurement, SplitMeasurement, VerifyRequest, verify_in_fresh_process
+from workers.protocol import Split, WorkerSpec
+from workers.trial import TrialWorker, workload_of
+
+SCHEMA_VERSION = 1
+METRIC_TOLERANCE = 0.003
+"""Largest gap between the searched and the exported metric, as a fraction."""
+EXAMPLES_TOLERANCE = 2
+"""On few examples this many may flip, which can be more than the tolerance above."""
+COSINE_TOLERANCE = 0.995
+"""Smallest mean cosine between searched and exported logits."""
+_SPLITS = (Split.SEARCH, Split.HOLDOUT)
+
+
+class ArtifactError(ExportError):
+    """The artifact is not what was searched, or has no place; nothing was released."""
+
+
+class ExportReport(BaseModel):
+    """What `report.json` holds: searched beside exported.
+
+    Attributes:
+        schema_version: Version of this form.
+        study: Name of the study.
+        trial: Number of the trial.
+        policy_digest: Identity of the policy.
+        metric: Name of the metric.
+        dense_metric: Metric of the dense model by split.
+        splits: Searched and exported metric and logits by split.
+        latency_predicted_ms: By the latency table.
+        latency_low_ms: Lower bound by the correction's error.
+        latency_high_ms: Upper bound.
+        dense_latency_predicted_ms: Prediction for the dense model.
+        latency_measured_ms: Median of the artifact in a process of its own.
+        latency_p99_ms: 99th percentile.
+        dense_latency_measured_ms: Median of the dense model as ONNX, in turn with the artifact.
+        latency_error: (measured - predicted) / predicted.
+        size_predicted_bytes: Parameters as stored.
+        size_file_bytes: Size of model.onnx.
+        dense_size_bytes: Parameters of the dense model.
+        peak_memory_bytes: Largest resident memory of the verifying process.
+        runtime: Name and version of the runtime.
+        batch: Examples in one call.
+        sequence_length: Tokens of an example.
+        threads: Threads of the runtime.
+        metric_tolerance: Largest gap of the metric that was allowed, as a fraction.
+        created: Time of the export, UTC.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    study: str
+    trial: int
+    policy_digest: str
+    metric: str
+    dense_metric: Mapping[str, float]
+    splits: Mapping[str, SplitMeasurement]
+    latency_predicted_ms: float
+    latency_low_ms: float
+    latency_high_ms: float
+    dense_latency_predicted_ms: float
+    latency_measured_ms: float
+    latency_p99_ms: float
+    dense_latency_measured_ms: float | None
+    latency_error: float
+    size_predicted_bytes: int
+    size_file_bytes: int
+    dense_size_bytes: int
+    peak_memory_bytes: int
+    runtime: str
+    batch: int
+    sequence_length: int
+    threads: int
+    metric_tolerance: float
+    created: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRequest:
+    """What to export.
+
+    Attributes:
+        spec: Settings of the study's workers.
+        study: Name of the study.
+        trial: Number of the trial.
+        policy: The policy.
+        out: Folder of the artifact; it must not exist, or be empty.
+        render_card: Writes the model card from the report.
+    """
+
+    spec: WorkerSpec
+    study: str
+    trial: int
+    policy: Policy
+    out: Path
+    render_card: Callable[[ExportReport], str]
+
+
+def check_place(out: Path) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        ArtifactError: It is a file or is not empty.
+    """
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise ArtifactError(f"an artifact goes into a new or empty folder; {str(out)!r} holds something; name another")
+
+
+def export_artifact(worker: TrialWorker, request: ExportRequest) -> ExportReport:
+    """Export a policy, verify it in a fresh process, and release it.
+
+    Raises:
+        ArtifactError: The exported model differs from the searched one beyond tolerance, or the place is taken.
+        ExportError: The model has no ONNX form.
+        VerifyError: The artifact does not load or run.
+    """
+    check_place(request.out)
+    request.out.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(dir=request.out.parent, prefix=f".{request.out.name}-") as made,
+        tempfile.TemporaryDirectory(prefix="paretrim-verify-") as scratch,
+    ):
+        folder = Path(made) / "artifact"
+        folder.mkdir()
+        _write_files(worker, request.policy, folder)
+        measured = verify_in_fresh_process(_verify_request(worker, request, folder, Path(scratch)))
+        report = _report(worker, request, measured)
+        _check(report)
+        (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (folder / "README.md").write_text(request.render_card(report), encoding="utf-8")
+        if request.out.is_dir():
+            request.out.rmdir()
+        shutil.move(folder, request.out)
+    return report
+
+
+def _write_files(worker: TrialWorker, policy: Policy, folder: Path) -> None:
+    model = worker.model_of(policy)
+    export_onnx(model, worker.task, worker.task.collate(worker.splits.search[:2]), folder / "model.onnx")
+    config = model.config
+    config.save_pretrained(folder)  # type: ignore[operator, union-attr]
+    worker.processor.save_pretrained(folder)
+    (folder / "policy.json").write_text(policy.to_json() + "\n", encoding="utf-8")
+
+
+def _verify_request(worker: TrialWorker, request: ExportRequest, folder: Path, scratch: Path) -> VerifyRequest:
+    import numpy as np
+
+    searched = {split.value: worker.logits(request.policy, split).numpy() for split in _SPLITS}
+    np.savez(scratch / "logits.npz", allow_pickle=False, **searched)
+    dense = scratch / "dense.onnx"
+    model = worker.model_of(worker.space.dense_policy())
+    export_onnx(model, worker.task, worker.task.collate(worker.splits.search[:2]), dense)
+    spec = request.spec
+    length = workload_of(spec.target, worker.structure).sequence_length
+    return VerifyRequest(
+        artifact=folder,
+        task=spec.model.task,
+        data=spec.data,
+        seed=spec.seed,
+        splits=_SPLITS,
+        batch=spec.target.batch,
+        sequence_length=length if worker.structure.tokens is None else None,
+        threads=spec.target.threads,
+        measurement=scratch / "measurement.json",
+        logits=scratch / "logits.npz",
+        dense=dense,
+    )
+
+
+def _report(worker: TrialWorker, request: ExportRequest, measured: Measurement) -> ExportReport:
+    dense = worker.space.dense_policy()
+    costs: Costs = worker.costs.costs(request.policy)
+    dense_costs = worker.costs.costs(dense)
+    predicted = worker.costs.predictor.predict(worker.structure, request.policy)
+    workload = workload_of(request.spec.target, worker.structure)
+    examples = min(split.examples for split in measured.splits.values())
+    return ExportReport(
+        study=request.study,
+        trial=request.trial,
+        policy_digest=request.policy.digest,
+        metric=worker.task.metric,
+        dense_metric={split.value: worker.evaluator(split).dense_metric for split in _SPLITS},
+        splits=measured.splits,
+        latency_predicted_ms=costs.latency_ms,
+        latency_low_ms=predicted.low_ms,
+        latency_high_ms=predicted.high_ms,
+        dense_latency_predicted_ms=dense_costs.latency_ms,
+        latency_measured_ms=measured.latency_ms,
+        latency_p99_ms=measured.latency_p99_ms,
+        dense_latency_measured_ms=measured.dense_latency_ms,
+        latency_error=measured.latency_ms / costs.latency_ms - 1,
+        size_predicted_bytes=costs.size_bytes,
+        size_file_bytes=measured.file_bytes,
+        dense_size_bytes=dense_costs.size_bytes,
+        peak_memory_bytes=measured.peak_memory_bytes,
+        runtime=measured.runtime,
+        batch=workload.batch,
+        sequence_length=workload.sequence_length,
+        threads=request.spec.target.threads,
+        metric_tolerance=max(METRIC_TOLERANCE, EXAMPLES_TOLERANCE / examples),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _check(report: ExportReport) -> None:
+    wrong = []
+    for name, split in report.splits.items():
+        gap = abs(split.metric - split.searched_metric)
+        if not gap <= report.metric_tolerance:
+            wrong.append(
+                f"{report.metric} on the {name} split is {split.metric:.4f}, searched {split.searched_metric:.4f}, "
+                f"more than {report.metric_tolerance:.4f} apart"
+            )
+        if not split.cosine >= COSINE_TOLERANCE:
+            wrong.append(f"logits on the {name} split have a cosine of {split.cosine:.4f}, below {COSINE_TOLERANCE}")
+    if wrong:
+        raise ArtifactError(
+            f"the exported model is not what was searched, so nothing was released: {'; '.join(wrong)}; "
+            "pick another trial, and report this policy as a defect"
+        )

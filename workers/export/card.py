@@ -1,0 +1,133 @@
+"""The model card of an artifact: what it is, what was searched and what was measured."""
+
+from __future__ import annotations
+
+import json
+
+from search_spaces.policy import Policy
+from search_spaces.units import ModelStructure
+from workers.export.artifact import ExportReport
+from workers.protocol import WorkerSpec
+
+_STRIP = 12
+
+
+def render_card(
+    report: ExportReport, *, spec: WorkerSpec, structure: ModelStructure, policy: Policy, command: str
+) -> str:
+    """Write the card as Markdown with the metadata block that model hubs read.
+
+    Args:
+        report: What was searched and measured.
+        spec: Settings of the study's workers.
+        structure: Units of the model.
+        policy: The exported policy.
+        command: Command that exports the artifact again.
+    """
+    parts = [
+        _metadata(report, spec),
+        f"# {_plain(spec.model.id)}, compressed by Paretrim\n",
+        _summary(report, spec),
+        _table(report),
+        "## Policy\n",
+        _policy_table(structure, policy),
+        "## Files\n",
+        "- `model.onnx`: the model, opset 20 with operators of ONNX Runtime (`com.microsoft`) for 4-bit weights\n"
+        "- `policy.json`: the policy\n- `report.json`: all figures\n"
+        "- configuration and tokenizer or image processor of the dense model\n",
+        "## How it was made\n",
+        f"```\n{command}\n```\n",
+        f"Verified on {report.created} with {report.runtime}, {report.threads} "
+        f"thread{'s' if report.threads > 1 else ''}, in a process of its own.\n",
+    ]
+    return "\n".join(parts)
+
+
+def _metadata(report: ExportReport, spec: WorkerSpec) -> str:
+    holdout = report.splits["holdout"]
+    index = [
+        {
+            "name": spec.model.id,
+            "results": [
+                {
+                    "task": {"type": spec.model.task},
+                    "dataset": {"name": spec.data.source, "type": "local", "split": "holdout"},
+                    "metrics": [{"type": report.metric, "value": round(holdout.metric, 6), "verified": False}],
+                }
+            ],
+        }
+    ]
+    lines = {
+        "base_model": spec.model.id,
+        "library_name": "onnx",
+        "pipeline_tag": spec.model.task,
+        "tags": ["paretrim", "pruned", "quantized"],
+        "model-index": index,
+    }
+    # JSON is YAML, and its quoting leaves nothing for a name to break out of.
+    body = "\n".join(f"{key}: {json.dumps(value)}" for key, value in lines.items())
+    return f"---\n{body}\n---\n"
+
+
+def _summary(report: ExportReport, spec: WorkerSpec) -> str:
+    holdout = report.splits["holdout"]
+    dense_ms = report.dense_latency_measured_ms
+    speed = (
+        "" if dense_ms is None else f"{dense_ms / report.latency_measured_ms:.2f} times as fast as the dense model, "
+    )
+    lost = 100 * (report.dense_metric["holdout"] - holdout.metric)
+    change = f"{abs(lost):.2f} points {'less' if lost >= 0 else 'more'} {report.metric}"
+    return (
+        f"On {spec.target.name} it is {speed}{report.dense_size_bytes / report.size_file_bytes:.2f} times smaller, and "
+        f"has {change} on {holdout.examples} holdout examples that the search never saw.\n"
+    )
+
+
+def _table(report: ExportReport) -> str:
+    search, holdout = report.splits["search"], report.splits["holdout"]
+    rows = [
+        ("", "searched", "exported", "dense"),
+        ("---", "---:", "---:", "---:"),
+        (
+            f"{report.metric}, search split ({search.examples})",
+            f"{search.searched_metric:.4f}",
+            f"{search.metric:.4f}",
+            f"{report.dense_metric['search']:.4f}",
+        ),
+        (
+            f"{report.metric}, holdout split ({holdout.examples})",
+            f"{holdout.searched_metric:.4f}",
+            f"{holdout.metric:.4f}",
+            f"{report.dense_metric['holdout']:.4f}",
+        ),
+        (
+            f"latency, ms (batch {report.batch}, {report.sequence_length} tokens)",
+            f"{report.latency_predicted_ms:.3f} ({report.latency_low_ms:.3f} to {report.latency_high_ms:.3f})",
+            f"{report.latency_measured_ms:.3f} (p99 {report.latency_p99_ms:.3f})",
+            "" if report.dense_latency_measured_ms is None else f"{report.dense_latency_measured_ms:.3f}",
+        ),
+        (
+            "size, MB",
+            f"{report.size_predicted_bytes / 1e6:.2f}",
+            f"{report.size_file_bytes / 1e6:.2f}",
+            f"{report.dense_size_bytes / 1e6:.2f}",
+        ),
+        ("largest logit difference, holdout", "", f"{holdout.max_logit_difference:.4f}", ""),
+        ("mean cosine of logits, holdout", "", f"{holdout.cosine:.5f}", ""),
+    ]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def _policy_table(structure: ModelStructure, policy: Policy) -> str:
+    lines = ["| unit | keep | | format |", "|---|---:|---|---|"]
+    for unit in structure.units:
+        choice = policy[unit.name]
+        filled = round(_STRIP * choice.keep / unit.groups)
+        strip = "█" * filled + "·" * (_STRIP - filled)
+        name = choice.format if choice.keep else "left out"
+        lines.append(f"| {unit.name} | {choice.keep} of {unit.groups} | `{strip}` | {name} |")
+    return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).replace("`", "'").replace("<", "&lt;").replace("[", "(").replace("]", ")")
