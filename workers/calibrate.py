@@ -27,7 +27,7 @@ class Moments:
     The constant makes the bias one more column of the weight, so that least squares solves it as well.
 
     Attributes:
-        gram_FKK: For each fold of the tokens the sum of outer products, float64, shape (FOLDS, K + 1, K + 1).
+        gram_FKK: For each fold of the examples the sum of outer products, float64, shape (FOLDS, K + 1, K + 1).
             Folds allow cross-validation of the ridge.
     """
 
@@ -123,22 +123,29 @@ def collect_moments(model: nn.Module, units: Sequence[Unit], calls: Sequence[Sta
 class _Sum:
     def __init__(self) -> None:
         self.gram_FKK = torch.empty(0)
-        self._calls = 0
+        self._examples = 0
 
-    def add(self, input_TK: Tensor) -> None:
+    def add_batch(self, hidden: Tensor, mask_BS: Tensor | None) -> None:
+        """Add inputs of shape (B, ..., K), examples to the folds in turn."""
+        for offset in range(min(FOLDS, len(hidden))):
+            part = hidden[offset::FOLDS]
+            if mask_BS is not None:
+                part = part[mask_BS[offset::FOLDS]]
+            self._add(part.reshape(-1, hidden.shape[-1]), (self._examples + offset) % FOLDS)
+        self._examples += len(hidden)
+
+    def _add(self, input_TK: Tensor, fold: int) -> None:
         ones_T1 = torch.ones(input_TK.shape[0], 1, dtype=torch.float64, device=input_TK.device)
         augmented_TK = torch.cat([input_TK.double(), ones_T1], dim=1)
         if self.gram_FKK.numel() == 0:
             width = augmented_TK.shape[1]
             self.gram_FKK = torch.zeros(FOLDS, width, width, dtype=torch.float64, device=input_TK.device)
-        fold = self.gram_FKK[self._calls % FOLDS]
-        torch.addmm(fold, augmented_TK.T, augmented_TK, out=fold)
-        self._calls += 1
+        gram_KK = self.gram_FKK[fold]
+        torch.addmm(gram_KK, augmented_TK.T, augmented_TK, out=gram_KK)
 
 
 def _watch(total: _Sum, mask: list[Tensor | None], _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     hidden = inputs[0]
     mask_BS = mask[0]
-    if mask_BS is not None and hidden.shape[:2] == mask_BS.shape:
-        hidden = hidden[mask_BS.bool()]
-    total.add(hidden.reshape(-1, hidden.shape[-1]))
+    has_mask = mask_BS is not None and hidden.shape[:2] == mask_BS.shape
+    total.add_batch(hidden, mask_BS.bool() if mask_BS is not None and has_mask else None)

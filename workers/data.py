@@ -76,7 +76,7 @@ class Splits:
     search: tuple[Example, ...]
     holdout: tuple[Example, ...]
     digest: str
-    """Digest of the rows of all splits, in order."""
+    """Digest of inputs and labels of all splits, in order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,8 @@ def load_splits(config: DataConfig, task: Task, *, seed: int) -> Splits:
             random.Random(seed).shuffle(others)
         (calibration,) = _cut(others, {"calibration": config.calibration}, config.calibration_source)
     parts = (calibration, search, holdout)
-    digest = hashlib.sha256("".join(row.digest for part in parts for row in part).encode()).hexdigest()[:16]
+    content = [[(row.digest, str(row.label)) for row in part] for part in parts]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     encoded = [_encode(part, name, config, task) for part, name in zip(parts, Splits.__slots__, strict=False)]
     return Splits(calibration=encoded[0], search=encoded[1], holdout=encoded[2], digest=digest)
 

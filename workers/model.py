@@ -69,6 +69,7 @@ def load_model(config: ModelConfig) -> LoadedModel:
         UnsupportedModelError: No architecture module describes it.
     """
     import transformers
+    from safetensors import SafetensorError
 
     from search_spaces.architectures import structure_of
 
@@ -86,7 +87,7 @@ def load_model(config: ModelConfig) -> LoadedModel:
             **arguments,
         )
         processor = load_processor(config.id, task_class, revision=config.revision)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"model {config.id!r} can't be loaded for the task {config.task!r}: {error}") from error
     _refuse_random_weights(config, loading)
     model.eval()
@@ -188,7 +189,7 @@ def _list_hub_files(config: ModelConfig) -> tuple[list[str], Any]:
 def _read_config(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not the JSON of a model configuration: {error}") from error
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 from evaluators.scores import Scores
 from search_spaces.policy import Policy
@@ -98,3 +99,10 @@ class TrialFailure:
     attempt: str
     reason: FailureReason
     message: str
+
+
+class Worker(Protocol):
+    """Scores policies in one process, with everything that takes long to load kept warm."""
+
+    def evaluate(self, request: TrialRequest) -> TrialReport | TrialFailure:
+        """Score one policy. An exception counts as a failure of the policy, not of the worker."""

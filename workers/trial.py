@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 
 import torch
@@ -89,6 +91,12 @@ class TrialWorker:
         self._fresh_model = True
         self._evaluators: dict[Split, QualityEvaluator] = {}
 
+    @property
+    def evaluation_digest(self) -> str:
+        """Identity of all that a quality depends on beside the policy: weights, method, data and calls."""
+        parts = [self._maker.model_digest, self.splits.digest, self._spec.data.max_length, self._spec.target.batch]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
     def prepare(self, progress: Progress | None = None) -> None:
         """Make every unit under every choice, as far as the store lacks it."""
         wanted = [(s.unit, c) for s in self.space.unit_spaces for c in self.space.choices(s.unit.name)]
@@ -105,7 +113,9 @@ class TrialWorker:
         Raises:
             ScoreError: A score is NaN or infinite.
         """
-        quality = self.evaluator(request.split).score(self.logits(request.policy, request.split))
+        evaluator = self.evaluator(request.split)
+        self.model_of(request.policy)
+        quality = evaluator.evaluate(self._forward)
         scores = Scores(quality=quality, costs=self.costs.costs(request.policy))
         scores.check_finite()
         return TrialReport(trial=request.trial, attempt=request.attempt, scores=scores)

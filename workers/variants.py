@@ -50,7 +50,7 @@ class VariantMaker:
     """Compresses units of one model with one calibration.
 
     Args:
-        model: The dense model, read now and never again, so that it may be changed afterwards.
+        model: The dense model, read now and never again, so that its layers may be replaced afterwards.
         units: Units of the model.
         calibration: Second moments, summed when the first variant needs them; None compresses without data (for
             shapes and timing alone).
@@ -68,9 +68,14 @@ class VariantMaker:
         self._calibration = calibration
         blind = Method(saliency=Saliency.MAGNITUDE, update=False, gptq=False)
         self._method = method or (blind if calibration is None else Method())
+        self._model_digest = _digest_model(model, self._identity)
         self._orders: dict[str, tuple[int, ...]] = {}
         self._last_pruned: tuple[tuple[str, int], PrunedUnit] | None = None
-        self._digests: dict[str, str] = {}
+
+    @property
+    def model_digest(self) -> str:
+        """Identity of all weights, the calibration data and the method."""
+        return self._model_digest
 
     def make(self, unit: Unit, choice: Choice) -> Variant:
         """Prune, then quantize what stays."""
@@ -86,19 +91,18 @@ class VariantMaker:
         return found
 
     def key(self, unit: Unit, choice: Choice) -> str:
-        """Identity of a variant: weights, calibration data, method with its version, unit and choice."""
-        if unit.name not in self._digests:
-            digest = hashlib.sha256()
-            for name, layer in sorted(self._dense[unit.name].items()):
-                digest.update(name.encode())
-                digest.update(layer.weight_OK.contiguous().numpy().tobytes())
-                if layer.bias_O is not None:
-                    digest.update(layer.bias_O.contiguous().numpy().tobytes())
-            self._digests[unit.name] = digest.hexdigest()
-        data = self._calibration.digest if self._calibration is not None else None
-        method = [METHOD_VERSION, self._method.saliency, self._method.update, self._method.gptq]
-        parts = [self._digests[unit.name], data, method, unit.name, choice.keep, choice.format]
+        """Identity of a variant: weights, calibration data, method with its version, unit and choice.
+
+        All weights of the model count, as those before the unit decide what its inputs are.
+        """
+        parts = [self._model_digest, unit.name, choice.keep, repr(FORMATS.get(choice.format))]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @property
+    def _identity(self) -> list[object]:
+        """What variants depend on beside weights, unit and choice."""
+        data = self._calibration.digest if self._calibration is not None else None
+        return [data, METHOD_VERSION, self._method.saliency, self._method.update, self._method.gptq]
 
     def _prune(self, unit: Unit, keep: int) -> PrunedUnit:
         """Prune, remembering the last result: formats of one keep are usually asked for one after the other."""
@@ -131,6 +135,14 @@ class VariantMaker:
         if columns is not None:
             gram_KK = gram_KK[columns][:, columns]
         return gptq(weight_OK, gram_KK, target)
+
+
+def _digest_model(model: nn.Module, identity: list[object]) -> str:
+    digest = hashlib.sha256(json.dumps(identity).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _read_layers(model: nn.Module, unit: Unit) -> dict[str, LayerWeights]:

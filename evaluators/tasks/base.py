@@ -60,6 +60,10 @@ class Task(Protocol):
         """Stack examples to a batch, padded to the longest of them."""
         ...
 
+    def random_inputs(self, batch: int, sequence_length: int, *, seed: int) -> dict[str, torch.Tensor]:
+        """A batch of whole inputs without padding, for timing and for tracing; the length means nothing to images."""
+        ...
+
     def score(self, logits_BC: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
         """The metric of each example, as float32 of shape (B,)."""
         ...

@@ -43,6 +43,15 @@ class ImageClassification(ClassificationScore):
 
         return {"pixel_values": torch.stack([example.inputs["pixel_values"] for example in examples])}
 
+    def random_inputs(self, batch: int, sequence_length: int, *, seed: int) -> dict[str, torch.Tensor]:
+        """Random pixels; shape (batch, channels, height, width)."""
+        import torch
+
+        size = self._config.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        shape = (batch, self._config.num_channels, height, width)
+        return {"pixel_values": torch.randn(shape, generator=torch.Generator().manual_seed(seed))}
+
 
 def _read_image(value: Any, *, row: int, channels: int) -> Image:
     """Open an image given as an object, a path, bytes, or rows of pixel values 0 to 255."""
@@ -61,7 +70,11 @@ def _read_image(value: Any, *, row: int, channels: int) -> Image:
             return Image.open(io.BytesIO(value)).convert(mode)
         if isinstance(value, Image.Image):
             return value.convert(mode)
-        return Image.fromarray(np.asarray(value, dtype=np.uint8)).convert(mode)
+        pixels = np.asarray(value)
+        whole = pixels.astype(np.uint8)
+        if not np.array_equal(whole, pixels):
+            raise ValueError("a pixel is no whole number from 0 to 255")
+        return Image.fromarray(whole).convert(mode)
     except (OSError, UnidentifiedImageError, ValueError, TypeError, OverflowError) as error:
         raise TaskError(
             f"inputs are image paths, encoded images or rows of pixels from 0 to 255; got {str(value)[:60]!r} in row "

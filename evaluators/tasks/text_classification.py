@@ -28,13 +28,14 @@ class TextClassification(ClassificationScore):
         self._pad_id = int(getattr(config, "pad_token_id", 0) or 0)
 
     def encode(self, inputs: Sequence[Any], labels: Sequence[Any], *, max_length: int) -> list[Example]:
-        """Tokenize texts, cut at `max_length` tokens."""
+        """Tokenize texts, cut at `max_length` tokens or at what the model takes, whichever is less."""
         import torch
 
         for row, text in enumerate(inputs):
             if not isinstance(text, str) or not text.strip():
                 raise TaskError(f"inputs are texts that are not empty; got {text!r} in row {row}")
-        encoded = self._tokenizer(list(inputs), truncation=True, max_length=max_length)
+        longest = min(max_length, getattr(self._config, "max_position_embeddings", None) or max_length)
+        encoded = self._tokenizer(list(inputs), truncation=True, max_length=longest)
         names = [name for name in encoded if name in self.dynamic_axes]
         examples = []
         for row, label in enumerate(labels):
@@ -55,6 +56,19 @@ class TextClassification(ClassificationScore):
             )
             for name in examples[0].inputs
         }
+
+    def random_inputs(self, batch: int, sequence_length: int, *, seed: int) -> dict[str, torch.Tensor]:
+        """Random tokens, all of them attended to; shapes (B, S)."""
+        import torch
+
+        shape = (batch, sequence_length)
+        generator = torch.Generator().manual_seed(seed)
+        values = {
+            "input_ids": torch.randint(self._config.vocab_size, shape, generator=generator),
+            "attention_mask": torch.ones(shape, dtype=torch.long),
+            "token_type_ids": torch.zeros(shape, dtype=torch.long),
+        }
+        return {name: values[name] for name in self._tokenizer.model_input_names if name in values}
 
 
 TASKS.register("text-classification")(TextClassification)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from evaluators.scores import Costs
+from evaluators.tasks import Example
 from search_spaces.policy import Policy
 from workers.export.onnx import ExportError, export_onnx
 from workers.export.verify import Measurement, SplitMeasurement, VerifyRequest, verify_in_fresh_process
@@ -145,19 +145,22 @@ def export_artifact(worker: TrialWorker, request: ExportRequest) -> ExportReport
         _check(report)
         (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(request.render_card(report), encoding="utf-8")
-        if request.out.is_dir():
-            request.out.rmdir()
-        shutil.move(folder, request.out)
+        folder.replace(request.out)
     return report
 
 
 def _write_files(worker: TrialWorker, policy: Policy, folder: Path) -> None:
     model = worker.model_of(policy)
-    export_onnx(model, worker.task, worker.task.collate(worker.splits.search[:2]), folder / "model.onnx")
+    export_onnx(model, worker.task, worker.task.collate(_two_examples(worker)), folder / "model.onnx")
     config = model.config
     config.save_pretrained(folder)  # type: ignore[operator, union-attr]
     worker.processor.save_pretrained(folder)
     (folder / "policy.json").write_text(policy.to_json() + "\n", encoding="utf-8")
+
+
+def _two_examples(worker: TrialWorker) -> tuple[Example, ...]:
+    """What the exporter traces: an axis of length 1 would become a constant."""
+    return (worker.splits.search * 2)[:2]
 
 
 def _verify_request(worker: TrialWorker, request: ExportRequest, folder: Path, scratch: Path) -> VerifyRequest:
@@ -167,7 +170,7 @@ def _verify_request(worker: TrialWorker, request: ExportRequest, folder: Path, s
     np.savez(scratch / "logits.npz", allow_pickle=False, **searched)
     dense = scratch / "dense.onnx"
     model = worker.model_of(worker.space.dense_policy())
-    export_onnx(model, worker.task, worker.task.collate(worker.splits.search[:2]), dense)
+    export_onnx(model, worker.task, worker.task.collate(_two_examples(worker)), dense)
     spec = request.spec
     length = workload_of(spec.target, worker.structure).sequence_length
     return VerifyRequest(
@@ -177,7 +180,7 @@ def _verify_request(worker: TrialWorker, request: ExportRequest, folder: Path, s
         seed=spec.seed,
         splits=_SPLITS,
         batch=spec.target.batch,
-        sequence_length=length if worker.structure.tokens is None else None,
+        sequence_length=length,
         threads=spec.target.threads,
         measurement=scratch / "measurement.json",
         logits=scratch / "logits.npz",

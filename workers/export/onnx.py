@@ -62,7 +62,16 @@ def export_onnx(model: nn.Module, task: Task, inputs: Mapping[str, Tensor], path
             )
         except torch.onnx.OnnxExporterError as error:
             raise ExportError(f"the model has no ONNX form: {error}") from error
+        _strip(program.model)
         program.save(str(path))
+
+
+def _strip(model: Any) -> None:
+    """Drop the exporter's notes on where nodes came from: stack traces, larger than small models."""
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
 
 
 @contextmanager

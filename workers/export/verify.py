@@ -39,7 +39,7 @@ class VerifyRequest(BaseModel):
         seed: Seed of the splits.
         splits: Splits that are scored.
         batch: Examples in one call.
-        sequence_length: Tokens of the timed call; None for images.
+        sequence_length: Tokens of an example in the timed call.
         threads: Threads of the runtime.
         measurement: File that the measurement is written to.
         logits: File (npz) with the searched logits by split.
@@ -54,7 +54,7 @@ class VerifyRequest(BaseModel):
     seed: int
     splits: tuple[Split, ...]
     batch: int
-    sequence_length: int | None
+    sequence_length: int
     threads: int
     measurement: Path
     logits: Path
@@ -123,7 +123,9 @@ def verify_in_fresh_process(request: VerifyRequest, *, timeout_s: float = 1800) 
         return Measurement.model_validate_json(request.measurement.read_text(encoding="utf-8"))
     except subprocess.CalledProcessError as error:
         last = "\n".join(str(error.stderr).strip().splitlines()[-5:])
-        raise VerifyError(f"the artifact does not run in a process of its own:\n{last}") from error
+        raise VerifyError(
+            f"the artifact does not run in a process of its own (exit code {error.returncode}):\n{last}"
+        ) from error
     except subprocess.TimeoutExpired as error:
         raise VerifyError(
             f"the artifact took longer than {timeout_s:g} s to be verified; use fewer examples"
@@ -168,7 +170,8 @@ def measure(request: VerifyRequest) -> Measurement:
         for split in request.splits:
             evaluator = QualityEvaluator(task, getattr(splits, split.value), batch=request.batch)
             found[split.value] = _compare(evaluator, torch.from_numpy(searched[split.value]), evaluator.logits(forward))
-    timing, dense = _time_in_turn(session, request)
+    inputs = task.random_inputs(request.batch, request.sequence_length, seed=0)
+    timing, dense = _time_in_turn(session, {name: inputs[name].numpy() for name in names}, request)
     return Measurement(
         splits=found,
         latency_ms=timing.median_ms,
@@ -181,11 +184,13 @@ def measure(request: VerifyRequest) -> Measurement:
     )
 
 
-def _time_in_turn(session: Any, request: VerifyRequest) -> tuple[TimingStats, TimingStats | None]:
+def _time_in_turn(
+    session: Any, feeds: Mapping[str, Any], request: VerifyRequest
+) -> tuple[TimingStats, TimingStats | None]:
     """Time the artifact, and the dense model in turn with it so that a drift of the clock hits both."""
     import numpy as np
 
-    from workers.targets.onnxruntime_cpu import open_session, time_runs, timing_stats
+    from workers.targets.onnxruntime_cpu import open_session, summarise, time_runs
 
     sessions = [session]
     if request.dense is not None:
@@ -193,28 +198,9 @@ def _time_in_turn(session: Any, request: VerifyRequest) -> tuple[TimingStats, Ti
     times: list[list[Any]] = [[] for _ in sessions]
     for _ in range(_ROUNDS):
         for place, timed in enumerate(sessions):
-            feeds = timed_feeds(timed, batch=request.batch, sequence_length=request.sequence_length)
             times[place].append(time_runs(timed, feeds, runs=_RUNS_A_ROUND))
-    stats = [timing_stats(np.concatenate(parts)) for parts in times]
+    stats = [summarise(np.concatenate(parts)) for parts in times]
     return stats[0], stats[1] if len(stats) > 1 else None
-
-
-def timed_feeds(session: Any, *, batch: int, sequence_length: int | None, seed: int = 0) -> dict[str, Any]:
-    """Inputs of the workload's shape for a session: whole sequences without padding, or random pixels."""
-    import numpy as np
-
-    generator = np.random.default_rng(seed)
-    feeds: dict[str, Any] = {}
-    for node in session.get_inputs():
-        dynamic = [batch, sequence_length or 1]
-        shape = [size if isinstance(size, int) else dynamic[axis] for axis, size in enumerate(node.shape)]
-        if "float" in node.type:
-            feeds[node.name] = generator.standard_normal(shape, dtype=np.float32)
-        elif node.name == "input_ids":
-            feeds[node.name] = generator.integers(0, 100, shape, dtype=np.int64)
-        else:
-            feeds[node.name] = np.full(shape, 1 if node.name == "attention_mask" else 0, dtype=np.int64)
-    return feeds
 
 
 def _compare(evaluator: Any, searched_NC: Any, exported_NC: Any) -> SplitMeasurement:

@@ -69,12 +69,7 @@ def removal_order(
     Raises:
         PruningError: Weights are not finite.
     """
-    for name, layer in layers.items():
-        if not bool(layer.weight_OK.isfinite().all()):
-            raise PruningError(
-                f"weights must be finite; got NaN or infinity in {name} (unit {unit.name}); repair the model, or "
-                "exclude the unit"
-            )
+    _check_finite(unit, layers)
     groups = _columns(unit)
     if saliency is Saliency.HESSIAN and moments is not None:
         weight_OK, gram_FKK = _solvable(layers[unit.consumer], moments)
@@ -112,7 +107,11 @@ def prune_unit(
         order: From `removal_order`.
         keep: Groups that stay, 0 to unit.groups.
         moments: Second moments of the consumer's input; None leaves the kept columns as they are.
+
+    Raises:
+        PruningError: Weights are not finite.
     """
+    _check_finite(unit, layers)
     if keep == unit.groups:
         return PrunedUnit(kept=tuple(range(unit.groups)), layers=dict(layers))
     kept = sorted(order[unit.groups - keep :])
@@ -126,6 +125,16 @@ def prune_unit(
             found[producer.layer] = LayerWeights(weight_OK=dense.weight_OK[rows], bias_O=bias)
     found[unit.consumer] = _cut_consumer(layers[unit.consumer], columns, moments)
     return PrunedUnit(kept=tuple(kept), layers=found)
+
+
+def _check_finite(unit: Unit, layers: Mapping[str, LayerWeights]) -> None:
+    for name, layer in layers.items():
+        parts = (layer.weight_OK,) if layer.bias_O is None else (layer.weight_OK, layer.bias_O)
+        if not all(bool(part.isfinite().all()) for part in parts):
+            raise PruningError(
+                f"weights must be finite; got NaN or infinity in {name} (unit {unit.name}); repair the model, or "
+                "exclude the unit"
+            )
 
 
 def _cut_consumer(dense: LayerWeights, columns: Tensor, moments: Moments | None) -> LayerWeights:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+BLIND_RIDGE = 1e-2
+"""The ridge where there is nothing to validate on."""
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
@@ -43,7 +45,12 @@ def choose_ridge(weight_OK: Tensor, gram_FKK: Tensor, kept: Tensor) -> float:
         weight_OK: Dense weight, shape (O, K).
         gram_FKK: Gram matrix of each fold, shape (F, K, K).
         kept: Indices of the features that stay.
+
+    Returns:
+        One of `RIDGES`; `BLIND_RIDGE` where a fold is empty, as with a single calibration example.
     """
+    if not bool((gram_FKK.diagonal(dim1=1, dim2=2).sum(1) > 0).all()):
+        return BLIND_RIDGE
     total_KK = gram_FKK.sum(0)
 
     def error(ridge: float) -> float:

@@ -27,6 +27,21 @@ class CallScope:
     def __init__(self) -> None:
         self.examples: int | None = None
 
+    def calls(self, batch: int) -> int:
+        """Number of calls in a batch axis of that length.
+
+        Raises:
+            ValueError: The calls do not fill the axis.
+        """
+        if self.examples is None:
+            return 1
+        if batch % self.examples:
+            raise ValueError(
+                f"stacked calls fill the batch axis; got {batch} examples in calls of {self.examples}; set "
+                "CallScope.examples to a divisor, or to None for one call"
+            )
+        return batch // self.examples
+
 
 class DynamicInt8Linear(nn.Module):
     """Per-channel symmetric int8 weights, inputs as affine uint8 with one range for each call.
@@ -53,7 +68,7 @@ class DynamicInt8Linear(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Multiply; shape (..., K) to (..., O)."""
-        calls = 1 if self.scope.examples is None else input.shape[0] // self.scope.examples
+        calls = self.scope.calls(input.shape[0])
         input_CX = input.reshape(calls, -1)
         low_C1, high_C1 = input_CX.aminmax(dim=1, keepdim=True)
         low_C1, high_C1 = low_C1.clamp(max=0), high_C1.clamp(min=0)

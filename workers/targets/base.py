@@ -11,7 +11,7 @@ from search_spaces.registry import Registry
 class TargetConfig(BaseModel):
     """Device, runtime and workload that latency is for."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str = "cpu-onnxruntime"
     """Name of a registered target."""

@@ -1,0 +1,92 @@
+"""Row 17: an operator that the table lacks is an error with the command that measures it, never zero."""
+
+import pytest
+
+from evaluators.costs import CostModel
+from evaluators.latency.lookup import LatencyPredictor, MissingEntryError
+from evaluators.latency.table import Entry, Fingerprint, LatencyTable, Provenance
+from evaluators.latency.workload import Workload, operators
+from search_spaces.policy import Choice, Policy
+from search_spaces.units import Branch, ModelStructure, Producer, Unit, UnitKind
+
+WORKLOAD = Workload(batch=1, sequence_length=8)
+UNIT = Unit(
+    name="f",
+    kind=UnitKind.FEED_FORWARD,
+    groups=64,
+    producers=(Producer(layer="up", rows_per_group=1),),
+    consumer="down",
+    columns_per_group=1,
+    in_features=16,
+    out_features=16,
+    branch=Branch(module="f"),
+    activation="gelu",
+)
+STRUCTURE = ModelStructure(architecture="x", units=(UNIT,), fixed=(), fixed_bytes=0)
+DENSE = Policy({"f": Choice(64, "fp32")})
+
+
+def table_without(number: int) -> LatencyTable:
+    """All operators of the dense model but one."""
+    needed = sorted(operators(STRUCTURE, DENSE, WORKLOAD), key=str)
+    rows = [
+        Entry(
+            kind=operator.kind,
+            format=operator.format,
+            function=operator.function,
+            axes=dict(operator.axes),
+            median_ms=1.0,
+            spread_ms=0.0,
+            repeats=1,
+            working_set_bytes=0,
+        )
+        for operator in (*needed[:number], *needed[number + 1 :])
+    ]
+    return LatencyTable(
+        target="cpu-onnxruntime",
+        fingerprint=Fingerprint(device="x", runtime="onnxruntime", runtime_version="1", threads=2, os="Linux"),
+        provenance=Provenance(measured_at="2026-01-01T00:00:00+00:00", rounds=1),
+        entries=tuple(rows),
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "named"),
+    [
+        (0, "activation gelu features=64 tokens=8"),
+        (1, "linear fp32 in_features=16 out_features=64 tokens=8"),
+        (2, "linear fp32 in_features=64 out_features=16 tokens=8"),
+    ],
+)
+def test_the_operator_and_the_command_are_named(number, named):
+    predictor = LatencyPredictor(table_without(number), WORKLOAD)
+    command = (
+        "measure with: paretrim profile --model MODEL --target cpu-onnxruntime "
+        "--batch 1 --sequence-length 8 --threads 2 --out TABLE.json"
+    )
+    with pytest.raises(MissingEntryError, match=f"the table lacks {named}; {command}"):
+        predictor.policy_ms(STRUCTURE, DENSE)
+    with pytest.raises(MissingEntryError, match=named):
+        CostModel(STRUCTURE, predictor).costs(DENSE)
+
+
+def test_a_command_can_be_given():
+    predictor = LatencyPredictor(table_without(0), WORKLOAD, profile_command="paretrim profile --model m --out t.json")
+    with pytest.raises(MissingEntryError, match=r"measure with: paretrim profile --model m --out t\.json$"):
+        predictor.policy_ms(STRUCTURE, DENSE)
+
+
+def test_another_format_or_workload_is_missing_too():
+    predictor = LatencyPredictor(table_without(3), WORKLOAD)
+    assert predictor.policy_ms(STRUCTURE, DENSE) == pytest.approx(3.0)
+    with pytest.raises(MissingEntryError, match="linear w4"):
+        predictor.policy_ms(STRUCTURE, Policy({"f": Choice(64, "w4")}))
+    with pytest.raises(MissingEntryError, match="tokens=16"):
+        LatencyPredictor(table_without(3), Workload(batch=2, sequence_length=8)).policy_ms(STRUCTURE, DENSE)
+
+
+def test_a_failed_lookup_is_not_remembered_as_a_time():
+    predictor = LatencyPredictor(table_without(0), WORKLOAD)
+    for _ in range(2):
+        with pytest.raises(MissingEntryError, match="the table lacks"):
+            predictor.unit_ms(UNIT, Choice(64, "fp32"))

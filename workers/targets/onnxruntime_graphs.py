@@ -1,0 +1,267 @@
+"""One operator as an ONNX graph: the nodes that an exported model holds for it, several times with other weights.
+
+Shapes: B batch, S sequence, T tokens, K in_features, N out_features, H heads, D head_dim.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from evaluators.latency.workload import Operator, OperatorKind
+from search_spaces.formats import FORMATS, ActivationPrecision, Format
+from search_spaces.registry import Registry
+
+Array = npt.NDArray[np.generic]
+OPSET = 20
+IR_VERSION = 10
+MAX_DRAWN = 2**20
+BATCHED = ["batch", "tokens"]
+"""Leading dimensions are symbolic as in an exported model: what the runtime fuses depends on it."""
+
+
+@dataclass(slots=True)
+class GraphDraft:
+    """Nodes, weights and inputs of a graph that grows.
+
+    Args:
+        generator: Source of weights and inputs.
+    """
+
+    generator: np.random.Generator
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    weights: list[onnx.TensorProto] = field(default_factory=list)
+    inputs: dict[str, tuple[Array, list[str | int]]] = field(default_factory=dict)
+
+    def node(self, op_type: str, *inputs: str, outputs: int = 1, domain: str = "", **attributes: object) -> list[str]:
+        """Add a node and return the names of its outputs."""
+        names = [f"v{len(self.nodes)}_{index}" for index in range(outputs)]
+        self.nodes.append(helper.make_node(op_type, list(inputs), names, domain=domain, **attributes))
+        return names
+
+    def weight(self, value: Array) -> str:
+        """Add an initializer and return its name."""
+        name = f"w{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(value, name))
+        return name
+
+    def normal(self, *shape: int) -> Array:
+        """Draw float32 values; a large tensor repeats the first ones, as no kernel's time depends on them."""
+        size = math.prod(shape)
+        return np.resize(self.generator.standard_normal(min(size, MAX_DRAWN), dtype=np.float32), shape)
+
+    def codes(self, dtype: npt.DTypeLike, *shape: int) -> Array:
+        """Draw integers of the type's whole range."""
+        info = np.iinfo(dtype)
+        return self.generator.integers(info.min, info.max, shape, dtype=dtype, endpoint=True)
+
+    def input(self, name: str, value: Array, leading: list[str]) -> str:
+        """Declare an input once, its first dimensions symbolic, and return its name."""
+        self.inputs.setdefault(name, (value, [*leading, *value.shape[len(leading) :]]))
+        return name
+
+    def hidden(self, operator: Operator, axis: str, name: str = "x") -> str:
+        """Declare a float32 input of shape (1, T, axis)."""
+        return self.input(name, self.normal(1, operator.axis("tokens"), operator.axis(axis)), BATCHED)
+
+    def finish(self) -> tuple[bytes, dict[str, Array]]:
+        """Serialise the graph and return it with its feeds.
+
+        The only output is a scalar that passes through: the runtime runs nodes that nobody reads, and can then give
+        their results' memory to the next node, as inside a model.
+        """
+        self.input("tick", np.zeros(1, np.float32), [])
+        self.nodes.append(helper.make_node("Identity", ["tick"], ["tock"]))
+        inputs = [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), shape)
+            for name, (value, shape) in self.inputs.items()
+        ]
+        output = helper.make_tensor_value_info("tock", TensorProto.FLOAT, [1])
+        graph = helper.make_graph(self.nodes, "operator", inputs, [output], self.weights)
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+        return model.SerializeToString(), {name: value for name, (value, _) in self.inputs.items()}
+
+
+Build = Callable[[GraphDraft, Operator], None]
+BUILDERS: Registry[Build] = Registry("ONNX Runtime operator")
+
+
+def build_graph(operator: Operator | None, *, copies: int, seed: int) -> tuple[bytes, dict[str, Array]]:
+    """Build a graph that runs an operator several times, side by side, with distinct weights.
+
+    Args:
+        operator: What to run; None gives the graph that measures the cost of a call alone.
+        copies: How many times.
+        seed: Seed of weights and inputs.
+
+    Returns:
+        The serialised model and its inputs.
+    """
+    draft = GraphDraft(np.random.default_rng(seed))
+    if operator is not None:
+        build = BUILDERS.get(operator.kind.value)
+        for _ in range(copies):
+            build(draft, operator)
+    return draft.finish()
+
+
+@BUILDERS.register(OperatorKind.LINEAR.value)
+def _linear(draft: GraphDraft, operator: Operator) -> None:
+    number_format = FORMATS.get(str(operator.format))
+    if not number_format.is_quantized and number_format.weight_bits == 32:
+        weight_KN = draft.weight(draft.normal(operator.axis("in_features"), operator.axis("out_features")))
+        (product,) = draft.node("MatMul", draft.hidden(operator, "in_features"), weight_KN)
+        draft.node("Add", product, draft.weight(draft.normal(operator.axis("out_features"))))
+    elif number_format.activation is ActivationPrecision.INT8_PER_TENSOR and number_format.weight_bits == 8:
+        _linear_int8(draft, operator)
+    elif number_format.activation is ActivationPrecision.INT8_PER_BLOCK and number_format.group_size:
+        _linear_blocks(draft, operator, number_format)
+    else:
+        raise ValueError(
+            f"a linear operator on ONNX Runtime is float32, int8 with dynamic activations or blocks of integers; "
+            f"got {number_format}; take the format out of the target"
+        )
+
+
+def _linear_int8(draft: GraphDraft, operator: Operator) -> None:
+    """Integer product of quantized activations and per-channel weights, rescaled: what `quantize` comes before."""
+    tokens, in_features, out_features = (operator.axis(a) for a in ("tokens", "in_features", "out_features"))
+    codes = draft.input("codes", draft.codes(np.uint8, 1, tokens, in_features), BATCHED)
+    scale = draft.input("scale", np.array(0.02, np.float32), [])
+    zero_point = draft.input("zero_point", np.array(128, np.uint8), [])
+    weight_KN = draft.weight(draft.codes(np.int8, in_features, out_features))
+    (product,) = draft.node("MatMulInteger", codes, weight_KN, zero_point)
+    (product,) = draft.node("Cast", product, to=TensorProto.FLOAT)
+    (scales,) = draft.node("Mul", scale, draft.weight(draft.normal(out_features)))
+    (product,) = draft.node("Mul", product, scales)
+    draft.node("Add", product, draft.weight(draft.normal(out_features)))
+
+
+def _linear_blocks(draft: GraphDraft, operator: Operator, number_format: Format) -> None:
+    """Weights in blocks of input columns, each with a scale; the kernel quantizes its input itself."""
+    in_features, out_features = operator.axis("in_features"), operator.axis("out_features")
+    bits, block = number_format.weight_bits, int(number_format.group_size or 0)
+    blocks = math.ceil(in_features / block)
+    zero_points = ""
+    if not number_format.symmetric:
+        zero_points = draft.weight(draft.codes(np.uint8, out_features * math.ceil(blocks * bits / 8)))
+    draft.node(
+        "MatMulNBits",
+        draft.hidden(operator, "in_features"),
+        draft.weight(draft.codes(np.uint8, out_features, blocks, block * bits // 8)),
+        draft.weight(np.abs(draft.normal(out_features * blocks))),
+        zero_points,
+        "",
+        draft.weight(draft.normal(out_features)),
+        domain="com.microsoft",
+        K=in_features,
+        N=out_features,
+        bits=bits,
+        block_size=block,
+        accuracy_level=4,
+    )
+
+
+@BUILDERS.register(OperatorKind.QUANTIZE.value)
+def _quantize(draft: GraphDraft, operator: Operator) -> None:
+    draft.node("DynamicQuantizeLinear", draft.hidden(operator, "features"), outputs=3)
+
+
+@BUILDERS.register(OperatorKind.ATTENTION_CORE.value)
+def _attention_core(draft: GraphDraft, operator: Operator) -> None:
+    batch, sequence, heads, queries, head_dim = (
+        operator.axis(a) for a in ("batch", "sequence", "heads", "queries", "head_dim")
+    )
+
+    def split(name: str, count: int, order: list[int]) -> str:
+        """Input (B, S, H*D) as heads, with axes in the given order of (B, S, H, D)."""
+        flat = draft.input(name, draft.normal(batch, sequence, count * head_dim), BATCHED)
+        shape = draft.weight(np.array([batch, sequence, count, head_dim]))
+        return draft.node("Transpose", *draft.node("Reshape", flat, shape), perm=order)[0]
+
+    def repeat(name: str, *tail: int) -> str:
+        """Give every key-value head to all its queries: (B, H, ...) to (B, H*queries, ...)."""
+        if queries == 1:
+            return name
+        (wide,) = draft.node("Unsqueeze", name, draft.weight(np.array([2])))
+        (wide,) = draft.node("Expand", wide, draft.weight(np.array([batch, heads, queries, *tail])))
+        return draft.node("Reshape", wide, draft.weight(np.array([batch, heads * queries, *tail])))[0]
+
+    query_BHSD = split("query", heads * queries, [0, 2, 1, 3])
+    key_BHDS = repeat(split("key", heads, [0, 2, 3, 1]), head_dim, sequence)
+    value_BHSD = repeat(split("value", heads, [0, 2, 1, 3]), sequence, head_dim)
+    (scores,) = draft.node("MatMul", query_BHSD, key_BHDS)
+    (scores,) = draft.node("Mul", scores, draft.weight(np.array(head_dim**-0.5, np.float32)))
+    mask = draft.input("mask", np.zeros((batch, 1, sequence, sequence), np.float32), ["batch"])
+    (scores,) = draft.node("Softmax", *draft.node("Add", scores, mask), axis=-1)
+    (mixed_BHSD,) = draft.node("MatMul", scores, value_BHSD)
+    (mixed_BSHD,) = draft.node("Transpose", mixed_BHSD, perm=[0, 2, 1, 3])
+    draft.node("Reshape", mixed_BSHD, draft.weight(np.array([batch, sequence, heads * queries * head_dim])))
+
+
+@BUILDERS.register(OperatorKind.ACTIVATION.value)
+def _activation(draft: GraphDraft, operator: Operator) -> None:
+    function = str(operator.function)
+    (result,) = ACTIVATIONS.get(function.removeprefix("gated_"))(draft, draft.hidden(operator, "features"))
+    if function.startswith("gated_"):
+        draft.node("Mul", result, draft.hidden(operator, "features", "gated"))
+
+
+ACTIVATIONS: Registry[Callable[[GraphDraft, str], list[str]]] = Registry("activation function on ONNX Runtime")
+
+
+@ACTIVATIONS.register("gelu", "gelu_python")
+def _gelu(draft: GraphDraft, x: str) -> list[str]:
+    return draft.node("Gelu", x)
+
+
+@ACTIVATIONS.register("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_tanh")
+def _gelu_tanh(draft: GraphDraft, x: str) -> list[str]:
+    return draft.node("Gelu", x, approximate="tanh")
+
+
+@ACTIVATIONS.register("quick_gelu")
+def _quick_gelu(draft: GraphDraft, x: str) -> list[str]:
+    (steep,) = draft.node("Mul", x, draft.weight(np.array(1.702, np.float32)))
+    return draft.node("Mul", x, *draft.node("Sigmoid", steep))
+
+
+@ACTIVATIONS.register("relu")
+def _relu(draft: GraphDraft, x: str) -> list[str]:
+    return draft.node("Relu", x)
+
+
+@ACTIVATIONS.register("silu", "swish")
+def _silu(draft: GraphDraft, x: str) -> list[str]:
+    return draft.node("Mul", x, *draft.node("Sigmoid", x))
+
+
+@BUILDERS.register(OperatorKind.LAYER_NORM.value)
+def _layer_norm(draft: GraphDraft, operator: Operator) -> None:
+    features = operator.axis("features")
+    (total,) = draft.node("Add", draft.hidden(operator, "features"), draft.hidden(operator, "features", "residual"))
+    gain, bias = draft.weight(draft.normal(features)), draft.weight(draft.normal(features))
+    draft.node("LayerNormalization", total, gain, bias, axis=-1, epsilon=1e-5)
+
+
+@BUILDERS.register(OperatorKind.EMBEDDING.value)
+def _embedding(draft: GraphDraft, operator: Operator) -> None:
+    rows, features = operator.axis("rows"), operator.axis("features")
+    picked = draft.generator.integers(0, rows, (1, operator.axis("tokens")))
+    draft.node("Gather", draft.weight(draft.normal(rows, features)), draft.input("ids", picked, BATCHED))
+
+
+@BUILDERS.register(OperatorKind.CONVOLUTION.value)
+def _convolution(draft: GraphDraft, operator: Operator) -> None:
+    in_channels, out_channels, kernel, image = (
+        operator.axis(a) for a in ("in_channels", "out_channels", "kernel", "image_size")
+    )
+    pixels = draft.input("pixels", draft.normal(operator.axis("batch"), in_channels, image, image), ["batch"])
+    weight = draft.weight(draft.normal(out_channels, in_channels, kernel, kernel))
+    bias = draft.weight(draft.normal(out_channels))
+    draft.node("Conv", pixels, weight, bias, strides=[kernel, kernel], kernel_shape=[kernel, kernel])
