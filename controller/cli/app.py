@@ -1,0 +1,60 @@
+"""The `paretrim` program: its commands and what holds for all of them."""
+
+import importlib
+import sys
+from typing import Annotated
+
+import typer
+
+from controller.cli import database_commands, job_commands, profile_command, study_commands
+from controller.cli.errors import DEBUG
+from controller.cli.exit_codes import ExitCode, exit_code_help
+
+app = typer.Typer(
+    name="paretrim",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=exit_code_help(),
+)
+database = typer.Typer(no_args_is_help=True, help="The database of studies.")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"paretrim {version('paretrim')}")
+        raise typer.Exit
+
+
+@app.callback()
+def paretrim(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Search how much of each part of a model to prune and how few bits to give it, and export what you pick."""
+    DEBUG.set(debug)
+
+
+app.command()(job_commands.validate)
+app.command()(job_commands.schema)
+app.command()(profile_command.profile)
+app.command()(job_commands.search)
+app.command()(study_commands.front)
+app.command()(study_commands.export)
+database.command()(database_commands.upgrade)
+database.command()(database_commands.check)
+app.add_typer(database, name="db")
+
+
+def main() -> None:
+    """Run the program, if the packages that Python finds are Paretrim's own."""
+    try:
+        importlib.import_module("paretrim")
+    except ImportError as error:
+        typer.echo(str(error), err=True)
+        sys.exit(int(ExitCode.FAILED))
+    app()

@@ -1,0 +1,69 @@
+"""Commands on a job file: validate, schema, search."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from controller.cli.errors import reports_errors, stop
+from controller.cli.exit_codes import ExitCode
+from controller.cli.options import AsJson
+from controller.cli.text import print_json, stderr_console, stdout_console, stdout_for_results
+
+JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="Job file, YAML or JSON.", show_default=False)]
+
+
+@reports_errors
+def validate(job: JobFile, as_json: AsJson = False) -> None:
+    """Check a job and show what it would do: units, size of the space, cost of the dense model, reachable bounds."""
+    from controller.job_file import load_job
+
+    spec = load_job(job)
+    from controller import operations
+    from controller.cli.render import render_plan
+
+    with stdout_for_results():
+        plan = operations.plan(spec)
+    if as_json:
+        print_json(plan.to_dict())
+    else:
+        render_plan(stdout_console(), plan)
+    if not plan.constraints_reachable:
+        lines = plan.unreachable or ("no policy of the space meets the constraints",)
+        stop("\n".join(lines), ExitCode.PREFLIGHT, remedy="widen the bound, or offer smaller choices in the space")
+
+
+@reports_errors
+def schema() -> None:
+    """Print the JSON Schema of job files, for editors."""
+    from controller.job import job_schema
+
+    print_json(job_schema())
+
+
+@reports_errors
+def search(job: JobFile, as_json: AsJson = False) -> None:
+    """Search, and print the front. The same command continues a search that was stopped."""
+    from controller.job_file import load_job
+
+    spec = load_job(job)
+    from controller import operations
+    from controller.cli.progress import ProgressView
+    from controller.cli.render import render_front
+
+    go_on = f"to go on: paretrim search {shlex.quote(str(job))}"
+    try:
+        with stdout_for_results(), ProgressView(stderr_console()) as view:
+            result = operations.run_search(spec, view)
+    except KeyboardInterrupt:
+        stop("interrupted; every finished trial is kept", ExitCode.INTERRUPTED, remedy=go_on)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        render_front(stdout_console(), result)
+    if result.interrupted:
+        stop("interrupted; every finished trial is kept", ExitCode.INTERRUPTED, remedy=go_on)
+    if not result.feasible:
+        remedy = "widen the constraints, offer other choices, or search for longer (search.trials)"
+        stop("no policy meets the constraints", ExitCode.NO_FEASIBLE_TRIAL, remedy=remedy)

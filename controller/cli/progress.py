@@ -1,0 +1,96 @@
+"""Shows where a search stands: a live display on a terminal, a line now and then in a pipe."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from controller.cli.text import clean, format_seconds, print_lines
+from controller.results import Progress
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class ProgressView:
+    """Takes `Progress` records and shows them until the block ends.
+
+    Args:
+        console: Where to show them.
+        seconds_between_lines: Without a terminal, a line is printed at most this often, and at each new stage.
+    """
+
+    def __init__(self, console: Console, *, seconds_between_lines: float = SECONDS_BETWEEN_LINES) -> None:
+        self._console = console
+        self._pause = seconds_between_lines
+        self._live = Live(console=console, transient=True, refresh_per_second=4) if console.is_terminal else None
+        self._stage = ""
+        self._last_line = 0.0
+        self._last_shown = ""
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        """Show one record."""
+        if self._live is not None:
+            self._live.update(_drawn(progress))
+            return
+        now = time.monotonic()
+        finished = progress.trials_total > 0 and progress.trials_done >= progress.trials_total
+        if progress.stage == self._stage and not finished and now - self._last_line < self._pause:
+            return
+        line = progress_line(progress)
+        if line != self._last_shown:
+            print_lines(self._console, line)
+        self._stage, self._last_line, self._last_shown = progress.stage, now, line
+
+
+def progress_line(progress: Progress) -> str:
+    """Return one line with all that is known."""
+    parts = [clean(progress.stage)]
+    if progress.trials_total:
+        parts.append(f"{progress.trials_done}/{progress.trials_total} trials")
+    parts += _details(progress)
+    if progress.best is not None:
+        parts.append(f"best: {clean(progress.best)}")
+    return ", ".join(parts)
+
+
+def _details(progress: Progress) -> list[str]:
+    parts = []
+    if progress.failed:
+        parts.append(f"{progress.failed} failed")
+    if progress.front_size:
+        parts.append(f"front {progress.front_size}")
+    if progress.hypervolume is not None:
+        parts.append(f"hypervolume {progress.hypervolume:.4f}")
+    if progress.eta_s is not None:
+        parts.append(f"{format_seconds(progress.eta_s)} left")
+    return parts
+
+
+def _drawn(progress: Progress) -> Group:
+    head = Table.grid(padding=(0, 1))
+    row: list[Text | ProgressBar] = [Text(clean(progress.stage), style="bold")]
+    if progress.trials_total:
+        row.append(ProgressBar(total=progress.trials_total, completed=progress.trials_done, width=30))
+        row.append(Text(f"{progress.trials_done}/{progress.trials_total} trials"))
+    row.append(Text(format_seconds(progress.elapsed_s), style="dim"))
+    head.add_row(*row)
+    lines = [Text("  " + ", ".join(_details(progress)))] if _details(progress) else []
+    if progress.best is not None:
+        lines.append(Text(f"  best: {clean(progress.best)}"))
+    return Group(head, *lines)

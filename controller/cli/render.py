@@ -1,0 +1,112 @@
+"""Shows results to people: the plan of a job, the front beside its baselines, an export beside the prediction."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from controller.cli.text import format_count, format_ms, format_seconds, format_size, print_lines, print_table
+from controller.results import ExportSummary, FrontRow, JobPlan, ProfileSummary, SearchResult
+
+_FOREIGN = "latencies come from a table that was measured on other hardware: good for planning only"
+
+
+def render_plan(console: Console, plan: JobPlan) -> None:
+    """Show what a job would do."""
+    rows = [
+        (
+            unit.name,
+            unit.kind,
+            ", ".join(str(keep) for keep in unit.keeps) + f" of {unit.groups}",
+            ", ".join(unit.formats),
+            str(unit.choices),
+            format_ms(unit.latency_ms),
+            format_size(unit.size_bytes),
+        )
+        for unit in plan.units
+    ]
+    title = f"{plan.study}: {len(plan.units)} units of {plan.architecture}"
+    print_table(console, title, ("unit", "kind", "keep", "formats", "choices", "dense latency", "dense size"), rows)
+    print_lines(console, f"policies: {format_count(plan.space_size)}; trials: {plan.trials}")
+    print_lines(console, f"latency table: {plan.table_source}")
+    print_lines(
+        console,
+        f"dense model: {format_ms(plan.dense_latency_ms)}, {format_size(plan.dense_size_bytes)}; smallest "
+        f"reachable: {format_ms(plan.min_latency_ms)}, {format_size(plan.min_size_bytes)}",
+    )
+    if plan.foreign_table:
+        print_lines(console, _FOREIGN, style="yellow")
+
+
+def render_front(console: Console, result: SearchResult) -> None:
+    """Show the front beside the dense model and the uniform policies, and what else is worth knowing."""
+    _rows(console, f"{result.study}: front", result.metric, result.front)
+    if result.baselines:
+        _rows(console, "beside it: dense and uniform policies", result.metric, result.baselines)
+    if result.least_violating:
+        _rows(console, "closest to the constraints", result.metric, result.least_violating)
+    hypervolume = "" if result.hypervolume is None else f", hypervolume {result.hypervolume:.4f}"
+    print_lines(console, f"{result.trials_done} trials, {len(result.front)} on the front{hypervolume}")
+    for group in result.failures:
+        print_lines(console, f"{group.count} failed ({group.reason}), for example: {group.example}", style="yellow")
+    if result.foreign_table:
+        print_lines(console, _FOREIGN, style="yellow")
+    if result.mlflow_address is not None:
+        print_lines(console, f"MLflow: {result.mlflow_address}")
+
+
+def _rows(console: Console, title: str, metric: str, rows: Sequence[FrontRow]) -> None:
+    """Show policies; whether they meet the constraints is said only where some do not."""
+    with_holdout = any(row.holdout_quality is not None for row in rows)
+    with_verdict = not all(row.feasible for row in rows)
+    columns = ["policy", metric, *(["holdout"] if with_holdout else []), "latency", "of dense", "size"]
+    columns += ["within bounds"] if with_verdict else []
+    lines = []
+    for row in rows:
+        line = [row.name, f"{row.quality:.4f}", *([_holdout(row)] if with_holdout else [])]
+        line += [format_ms(row.latency_ms), f"{row.latency_ratio:.2f}x", format_size(row.size_bytes)]
+        lines.append(line + (["yes" if row.feasible else "no"] if with_verdict else []))
+    print_table(console, title, columns, lines)
+
+
+def _holdout(row: FrontRow) -> str:
+    if row.holdout_quality is None:
+        return ""
+    if row.holdout_low is None or row.holdout_high is None:
+        return f"{row.holdout_quality:.4f}"
+    return f"{row.holdout_quality:.4f} ({row.holdout_low:.4f} to {row.holdout_high:.4f})"
+
+
+def render_profile(console: Console, summary: ProfileSummary) -> None:
+    """Show what a profile run wrote."""
+    spread = "" if summary.spread is None else f", median spread {100 * summary.spread:.1f} %"
+    print_lines(console, f"{summary.table}: {summary.entries} operators of {summary.target}{spread}")
+    print_lines(console, f"measured on {summary.fingerprint} in {format_seconds(summary.seconds)}")
+
+
+def render_export(console: Console, report: ExportSummary) -> None:
+    """Show an artifact beside what the search said of it."""
+    source = "a baseline" if report.trial is None else f"trial {report.trial}"
+    rows = [
+        (
+            f"{report.metric} on the holdout",
+            f"{report.dense_quality:.4f}",
+            f"{report.searched_quality:.4f}",
+            f"{report.exported_quality:.4f}",
+        ),
+        (
+            "latency",
+            format_ms(report.dense_latency_ms),
+            format_ms(report.predicted_latency_ms),
+            format_ms(report.measured_latency_ms),
+        ),
+        (
+            "size",
+            format_size(report.dense_size_bytes),
+            format_size(report.predicted_size_bytes),
+            format_size(report.measured_size_bytes),
+        ),
+        ("largest difference of logits", "", "", f"{report.max_logits_difference:.2e}"),
+    ]
+    print_lines(console, f"picked {report.explanation}")
+    print_table(console, f"{source} of {report.study}", ("", "dense", "searched", "exported"), rows)
+    print_lines(console, f"verified: {report.artifact}", style="green")

@@ -1,0 +1,56 @@
+"""Commands on a finished or stopped study: front, export."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from controller.cli.errors import reports_errors
+from controller.cli.options import AsJson, StorageUrl, StudyName, storage_or_default
+from controller.cli.text import print_json, stdout_console, stdout_for_results
+from controller.errors import UsageError
+
+
+@reports_errors
+def front(study: StudyName, as_json: AsJson = False, storage: StorageUrl = None) -> None:
+    """Print the front of a study again."""
+    from controller.job import check_study_name
+
+    check_study_name(study)
+    from controller import operations
+    from controller.cli.render import render_front
+
+    with stdout_for_results():
+        result = operations.load_front(study, storage_or_default(storage))
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        render_front(stdout_console(), result)
+
+
+@reports_errors
+def export(
+    study: StudyName,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the artifact.", show_default=False)],
+    pick: Annotated[
+        str | None, typer.Option("--pick", help='What to take: "fastest within 1% quality".', show_default=False)
+    ] = None,
+    trial: Annotated[int | None, typer.Option("--trial", min=0, help="Number of a trial.", show_default=False)] = None,
+    as_json: AsJson = False,
+    storage: StorageUrl = None,
+) -> None:
+    """Export a policy as a model, and verify it: the model is loaded afresh, scored and timed."""
+    from controller.job import check_study_name
+
+    check_study_name(study)
+    if (pick is None) == (trial is None):
+        raise UsageError('an export takes either --pick or --trial; for example --pick "fastest within 1% quality"')
+    from controller import operations
+    from controller.cli.render import render_export
+
+    with stdout_for_results():
+        report = operations.run_export(study, storage_or_default(storage), pick=pick, trial=trial, out=out)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        render_export(stdout_console(), report)

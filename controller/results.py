@@ -1,0 +1,267 @@
+"""What the services hand to whoever shows it: plain frozen records that turn into JSON."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+
+def _plain(value: Any) -> Any:
+    """Turn a record into what JSON knows; a number that is not finite becomes null."""
+    if isinstance(value, Record) or (is_dataclass(value) and not isinstance(value, type)):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Base of all results."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as plain JSON values, with the schema version of all results."""
+        return {"schema_version": SCHEMA_VERSION, **_plain(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanUnit(Record):
+    """One unit and its choices.
+
+    Attributes:
+        name: Name of the unit.
+        kind: What its groups are ("attention").
+        groups: Groups of the dense unit.
+        keeps: Group counts on offer, descending.
+        formats: Formats on offer.
+        choices: How many different choices that makes.
+        latency_ms: Predicted time of the dense unit; None where no table is at hand.
+        size_bytes: Bytes of the dense unit.
+    """
+
+    name: str
+    kind: str
+    groups: int
+    keeps: tuple[int, ...]
+    formats: tuple[str, ...]
+    choices: int
+    latency_ms: float | None = None
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPlan(Record):
+    """What a job would do, known without a trial.
+
+    Attributes:
+        study: Name of the study.
+        architecture: Name of the model's architecture.
+        units: Units in the model's order.
+        space_size: Number of different policies.
+        dense_latency_ms: Predicted time of the dense model; None where no table is at hand.
+        dense_size_bytes: Bytes of the dense model.
+        min_latency_ms: Smallest latency in the space; None where no table is at hand.
+        min_size_bytes: Smallest size in the space.
+        constraints_reachable: Whether a policy meets the bounds on latency and size.
+        unreachable: One line for each bound out of reach, with the nearest that can be had.
+        table_source: Where latencies come from ("measured on this machine", or the table's path).
+        foreign_table: Whether the table was measured on other hardware.
+        trials: Trials that the job asks for.
+    """
+
+    study: str
+    architecture: str
+    units: tuple[PlanUnit, ...]
+    space_size: int
+    dense_latency_ms: float | None
+    dense_size_bytes: int
+    min_latency_ms: float | None
+    min_size_bytes: int
+    constraints_reachable: bool
+    unreachable: tuple[str, ...] = ()
+    table_source: str
+    foreign_table: bool = False
+    trials: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress(Record):
+    """Where a search stands.
+
+    Attributes:
+        stage: What is going on ("profiling", "calibrating", "searching", "scoring the front on the holdout").
+        trials_done: Trials with an outcome, failures included.
+        trials_total: Trials that the job asks for; 0 while that means nothing.
+        failed: Trials that failed.
+        front_size: Members of the front.
+        hypervolume: Hypervolume of the front; None before it is known.
+        best: The best policy under the constraints, for people; None before there is one.
+        elapsed_s: Seconds since the start.
+        eta_s: Seconds to go; None where unknown.
+    """
+
+    stage: str
+    trials_done: int = 0
+    trials_total: int = 0
+    failed: int = 0
+    front_size: int = 0
+    hypervolume: float | None = None
+    best: str | None = None
+    elapsed_s: float = 0.0
+    eta_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontRow(Record):
+    """A policy and its scores: a member of the front, or a baseline.
+
+    Attributes:
+        trial: Number of the trial; None for a baseline.
+        name: Name for people ("trial 17", "dense", "keep 0.5, w8a8").
+        policy_digest: Identity of the policy.
+        quality: Metric on the search split; larger is better.
+        holdout_quality: Metric on the holdout; None where it was not scored there.
+        holdout_low: Lower end of its confidence interval.
+        holdout_high: Upper end of its confidence interval.
+        latency_ms: Predicted latency.
+        size_bytes: Size of the artifact.
+        latency_ratio: Latency over that of the dense model.
+        feasible: Whether it meets the job's constraints.
+    """
+
+    trial: int | None
+    name: str
+    policy_digest: str
+    quality: float
+    holdout_quality: float | None = None
+    holdout_low: float | None = None
+    holdout_high: float | None = None
+    latency_ms: float
+    size_bytes: int
+    latency_ratio: float
+    feasible: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureGroup(Record):
+    """Failed trials of one reason.
+
+    Attributes:
+        reason: The reason, as a worker names it.
+        count: How many trials.
+        example: Message of one of them.
+    """
+
+    reason: str
+    count: int
+    example: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult(Record):
+    """What a study found.
+
+    Attributes:
+        study: Name of the study.
+        metric: Name of the quality metric.
+        front: Policies that none dominates, by falling latency.
+        baselines: The dense model, then the uniform policies.
+        least_violating: Where nothing is feasible: the policies that come closest.
+        trials_done: Trials with an outcome.
+        hypervolume: Hypervolume of the front; None where there is none.
+        failures: Failed trials by reason.
+        mlflow_address: Where to look at the runs; None where MLflow is off.
+        foreign_table: Whether latencies come from a table of other hardware.
+        interrupted: Whether the search was stopped before its end.
+    """
+
+    study: str
+    metric: str
+    front: tuple[FrontRow, ...]
+    baselines: tuple[FrontRow, ...] = ()
+    least_violating: tuple[FrontRow, ...] = ()
+    trials_done: int = 0
+    hypervolume: float | None = None
+    failures: tuple[FailureGroup, ...] = ()
+    mlflow_address: str | None = None
+    foreign_table: bool = False
+    interrupted: bool = False
+
+    @property
+    def feasible(self) -> bool:
+        """Whether a policy on the front meets the constraints."""
+        return any(row.feasible for row in self.front)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileSummary(Record):
+    """What a profile run wrote.
+
+    Attributes:
+        target: Name of the target.
+        table: The file.
+        entries: Operators in it.
+        fingerprint: Hardware, runtime and threads that it was measured with, for people.
+        spread: Median relative spread of the repeats.
+        seconds: Wall time.
+    """
+
+    target: str
+    table: Path
+    entries: int
+    fingerprint: str
+    spread: float | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportSummary(Record):
+    """A verified artifact beside what the search said of it.
+
+    Attributes:
+        study: Name of the study.
+        trial: Trial that was exported; None for a baseline.
+        policy_digest: Identity of the policy.
+        explanation: Why this policy was taken, in a sentence.
+        artifact: Folder of the artifact.
+        metric: Name of the quality metric.
+        searched_quality: Metric on the holdout as the search computes it.
+        exported_quality: Metric on the holdout as the reloaded artifact computes it.
+        dense_quality: Metric of the dense model on the holdout.
+        max_logits_difference: Largest absolute difference of the outputs.
+        predicted_latency_ms: Latency that the search went by.
+        measured_latency_ms: Latency of the artifact.
+        dense_latency_ms: Latency of the dense model, measured in turn with the artifact; None where it was not.
+        predicted_size_bytes: Size that the search went by.
+        measured_size_bytes: Size of the model file.
+        dense_size_bytes: Size of the dense model's parameters.
+    """
+
+    study: str
+    trial: int | None
+    policy_digest: str
+    explanation: str
+    artifact: Path
+    metric: str
+    searched_quality: float
+    exported_quality: float
+    dense_quality: float
+    max_logits_difference: float
+    predicted_latency_ms: float
+    measured_latency_ms: float
+    dense_latency_ms: float | None
+    predicted_size_bytes: int
+    measured_size_bytes: int
+    dense_size_bytes: int

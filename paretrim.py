@@ -1,0 +1,141 @@
+"""Paretrim's public face: load_job, search, front, export, profile.
+
+Importing this module checks that its four packages are the ones that lie beside it, and imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from controller.job import JobSpec
+    from controller.results import ExportSummary, ProfileSummary, Progress, SearchResult
+    from workers.model import ModelConfig
+    from workers.targets.base import TargetConfig
+
+__all__ = ["check_packages", "export", "front", "load_job", "profile", "search"]
+
+PACKAGES = ("controller", "workers", "evaluators", "search_spaces")
+
+
+def check_packages() -> None:
+    """Check that the four packages that Python finds are Paretrim's own.
+
+    Raises:
+        ImportError: One of them is missing, or another of that name comes first on the path; the message says which.
+    """
+    here = Path(__file__).resolve().parent
+    for name in PACKAGES:
+        try:
+            spec = importlib.util.find_spec(name)
+        except ValueError:  # something put a bare module of that name into sys.modules
+            spec = None
+        if spec is None:
+            raise ImportError(
+                f"Paretrim needs its package {name!r} beside {__file__}; Python finds none; install paretrim again",
+                name=name,
+            )
+        found = Path(spec.origin or next(iter(spec.submodule_search_locations or ()), "")).resolve()
+        if found not in (here / name / "__init__.py", here / name):
+            raise ImportError(
+                f"Paretrim's package {name!r} must be {here / name}; Python finds {found}, which hides it; rename that "
+                "one, or start Python from another folder",
+                name=name,
+                path=str(found),
+            )
+
+
+def load_job(path: str | Path) -> JobSpec:
+    """Read and check a job file.
+
+    Raises:
+        controller.job.JobError: The file can't be read, or the job is not valid; lists all problems.
+    """
+    from controller.job_file import load_job as load
+
+    return load(path)
+
+
+def search(job: JobSpec | str | Path, *, on_progress: Callable[[Progress], None] | None = None) -> SearchResult:
+    """Run a job, or continue it where it was stopped.
+
+    Args:
+        job: A job, or the path of a job file.
+        on_progress: Called now and then with where the search stands.
+    """
+    from controller import operations
+
+    spec = load_job(job) if isinstance(job, (str, Path)) else job
+    return operations.run_search(spec, on_progress or _ignore)
+
+
+def front(study: str, *, storage: str | None = None) -> SearchResult:
+    """Return the front of a study beside its baselines.
+
+    Args:
+        study: Name of the study: the job's name.
+        storage: Database URL; None takes the default file in the current folder.
+    """
+    from controller.job import DEFAULT_STORAGE, check_study_name
+
+    name = check_study_name(study)
+    from controller import operations
+
+    return operations.load_front(name, storage or DEFAULT_STORAGE)
+
+
+def export(
+    study: str, *, out: str | Path, pick: str | None = None, trial: int | None = None, storage: str | None = None
+) -> ExportSummary:
+    """Export one policy of a study as a model, and verify it.
+
+    Args:
+        study: Name of the study.
+        out: Folder of the artifact.
+        pick: What to take, in words: "fastest within 1% quality".
+        trial: Number of a trial, in place of `pick`.
+        storage: Database URL; None takes the default file in the current folder.
+
+    Raises:
+        controller.errors.UsageError: Not exactly one of `pick` and `trial` is given.
+    """
+    from controller.errors import UsageError
+    from controller.job import DEFAULT_STORAGE, check_study_name
+
+    if (pick is None) == (trial is None):
+        raise UsageError('an export takes either pick or trial; for example pick="fastest within 1% quality"')
+    name = check_study_name(study)
+    from controller import operations
+
+    return operations.run_export(name, storage or DEFAULT_STORAGE, pick=pick, trial=trial, out=Path(out))
+
+
+def profile(
+    model: ModelConfig,
+    target: TargetConfig,
+    *,
+    out: str | Path,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> ProfileSummary:
+    """Measure the operators of a model on this machine and write them as a latency table.
+
+    Args:
+        model: The model.
+        target: Runtime and workload.
+        out: File to write.
+        on_progress: Called now and then.
+    """
+    from controller import operations
+
+    return operations.run_profile(model, target, Path(out), on_progress or _ignore)
+
+
+def _ignore(progress: Progress) -> None:
+    """Take progress and show nothing."""
+
+
+check_packages()

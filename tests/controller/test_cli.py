@@ -1,0 +1,408 @@
+"""The command line: exit codes, messages, what goes to stdout, and how fast help is there."""
+
+import io
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+import types
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+import controller
+from controller.cli.app import app
+from controller.cli.errors import exit_code_of
+from controller.cli.exit_codes import ExitCode
+from controller.cli.render import render_front
+from controller.errors import PreflightError, UsageError
+from controller.results import (
+    ExportSummary,
+    FailureGroup,
+    FrontRow,
+    JobPlan,
+    PlanUnit,
+    ProfileSummary,
+    Progress,
+    SearchResult,
+)
+from controller.storage import StudyLostError
+from evaluators.latency.lookup import MissingEntryError
+from evaluators.scores import ScoreError
+from workers.export.artifact import ArtifactError
+
+JOB = "name: demo\nmodel: {id: org/model}\ndata: {source: org/data}\n"
+HOSTILE = "[red]x[/red]\x1b[31m\u202e:smile:\nnext"
+
+
+def row(trial, name, quality, latency_ms, **more):
+    return FrontRow(
+        trial=trial,
+        name=name,
+        policy_digest="0" * 16,
+        quality=quality,
+        latency_ms=latency_ms,
+        size_bytes=13_200_000,
+        latency_ratio=latency_ms / 10,
+        **more,
+    )
+
+
+DENSE = row(None, "dense", 0.92, 10.0, holdout_quality=0.91, holdout_low=0.89, holdout_high=0.93)
+FRONT = (row(7, "trial 7", 0.915, 4.1, holdout_quality=0.9), row(12, "trial 12", 0.88, 2.25))
+RESULT = SearchResult(
+    study="demo",
+    metric="accuracy",
+    front=FRONT,
+    baselines=(DENSE,),
+    trials_done=40,
+    hypervolume=0.75,
+    mlflow_address="http://127.0.0.1:5000/#/experiments/1",
+)
+PLAN = JobPlan(
+    study="demo",
+    architecture="bert",
+    units=(
+        PlanUnit(
+            name="layer.0.attention",
+            kind="attention",
+            groups=12,
+            keeps=(12, 6, 0),
+            formats=("fp32", "w8a8"),
+            choices=5,
+            latency_ms=1.5,
+            size_bytes=2_400_000,
+        ),
+    ),
+    space_size=5**40,
+    dense_latency_ms=10.0,
+    dense_size_bytes=90_000_000,
+    min_latency_ms=1.2,
+    min_size_bytes=50_000_000,
+    constraints_reachable=True,
+    table_source="measured on this machine",
+    trials=100,
+)
+REPORT = ExportSummary(
+    study="demo",
+    trial=7,
+    policy_digest="0" * 16,
+    explanation="trial 7: the fastest of 3",
+    artifact=Path("out"),
+    metric="accuracy",
+    searched_quality=0.9,
+    exported_quality=0.9,
+    dense_quality=0.91,
+    max_logits_difference=1e-4,
+    predicted_latency_ms=4.1,
+    measured_latency_ms=4.2,
+    dense_latency_ms=10.0,
+    predicted_size_bytes=13_000_000,
+    measured_size_bytes=13_100_000,
+    dense_size_bytes=50_000_000,
+)
+
+
+@pytest.fixture
+def job_file(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text(JOB)
+    return str(path)
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Put functions in the place of the services, as each of the real ones loads a model."""
+
+    def put(**functions):
+        service = types.ModuleType("controller.operations")
+        for name, function in functions.items():
+            setattr(service, name, function)
+        monkeypatch.setitem(sys.modules, "controller.operations", service)
+        monkeypatch.setattr(controller, "operations", service, raising=False)
+
+    return put
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def raising(error):
+    def fail(*_arguments, **_options):
+        raise error
+
+    return fail
+
+
+def test_help_lists_commands_and_exit_codes():
+    done = run("--help")
+    assert done.exit_code == 0
+    for word in ("validate", "schema", "profile", "search", "front", "export", "db", "--version"):
+        assert word in done.output
+    for code in ExitCode:
+        assert re.search(rf"^ *{int(code)}  {code.meaning[:30]}", done.output, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", ["validate", "schema", "profile", "search", "front", "export", "db"])
+def test_every_command_has_help(command):
+    done = run(command, "--help")
+    assert done.exit_code == 0
+    assert "Usage" in done.output
+
+
+def median_seconds(*arguments):
+    def once():
+        started = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+        return time.perf_counter() - started
+
+    return statistics.median(once() for _ in range(5))
+
+
+def test_help_is_fast_next_to_an_empty_program():
+    # An absolute bound would measure the machine. torch alone takes more than a hundred empty programs.
+    empty, bare = median_seconds("-c", "pass"), median_seconds("-c", "import typer.main, pydantic, rich.table, yaml")
+    assert median_seconds("-c", "from controller.cli import main; main()", "--help") < 4 * bare + 10 * empty
+
+
+def test_help_and_validate_import_nothing_heavy(job_file):
+    heavy = ("torch", "transformers", "ray", "mlflow", "optuna", "sqlalchemy", "datasets", "numpy", "onnxruntime")
+    Path(job_file).write_text(JOB + "search: {trials: 0}\n")
+    for arguments in (["--help"], ["validate", job_file], ["schema"]):
+        program = (
+            "import atexit, sys\n"
+            f"atexit.register(lambda: print([n for n in {heavy} if n in sys.modules], file=sys.stderr))\n"
+            "from controller.cli import main; main()"
+        )
+        done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+        assert done.stderr.strip().endswith("[]"), arguments
+
+
+def test_version_and_schema():
+    assert re.fullmatch(r"paretrim \d+\.\d+.*\n", run("--version").output)
+    assert json.loads(run("schema").stdout)["$id"].startswith("urn:paretrim:job:")
+
+
+def test_wrong_arguments_are_usage():
+    assert run("serch").exit_code == ExitCode.USAGE
+    assert run("validate").exit_code == ExitCode.USAGE
+    assert run("front", "demo", "--nope").exit_code == ExitCode.USAGE
+    done = run("export", "demo", "--out", "x")
+    assert done.exit_code == ExitCode.USAGE
+    assert "either --pick or --trial" in done.stderr
+    assert run("export", "demo", "--out", "x", "--pick", "a", "--trial", "1").exit_code == ExitCode.USAGE
+
+
+def test_a_bad_job_is_usage_and_every_problem_is_a_line(job_file):
+    Path(job_file).write_text(JOB + "serch: {}\nsearch: {trials: 0}\n")
+    for command in ("validate", "search"):
+        done = run(command, job_file)
+        assert done.exit_code == ExitCode.USAGE
+        assert "line 4, column 1: serch: unknown key; did you mean 'search'?" in done.stderr
+        assert "line 5, column 10: search.trials: must be greater than or equal to 1; got 0" in done.stderr
+        assert done.stdout == ""
+        assert "Traceback" not in done.stderr
+    assert "Traceback" in run("--debug", "validate", job_file).stderr
+
+
+def test_profile_checks_its_options_before_it_loads_anything(tmp_path):
+    done = run("profile", "--model", "m", "--out", tmp_path / "t.json", "--batch", 0)
+    assert done.exit_code == ExitCode.USAGE
+    assert "batch: must be greater than or equal to 1; got 0" in done.stderr
+    done = run("profile", "--model", "m", "--out", tmp_path / "t.json", "--target", "toaster")
+    assert done.exit_code != 0
+    assert "unknown target 'toaster'; supported: cpu-onnxruntime" in done.stderr
+
+
+def test_validate_shows_the_plan(job_file, serve):
+    serve(plan=lambda job: PLAN)
+    done = run("validate", job_file)
+    assert done.exit_code == 0
+    for text in ("layer.0.attention", "12, 6, 0 of 12", "fp32, w8a8", "9.1e27", "10 ms, 90 MB", "1.2 ms, 50 MB"):
+        assert text in done.stdout
+    content = json.loads(run("validate", job_file, "--json").stdout)
+    assert content["space_size"] == 5**40
+    assert content["units"][0]["keeps"] == [12, 6, 0]
+
+
+def test_validate_of_bounds_out_of_reach_is_preflight(job_file, serve):
+    line = "max_latency_ms must be at least 1.2; got 0.5"
+    serve(plan=lambda job: replace(PLAN, constraints_reachable=False, unreachable=(line,)))
+    done = run("validate", job_file)
+    assert done.exit_code == ExitCode.PREFLIGHT
+    assert line in done.stderr
+
+
+def test_search_prints_progress_apart_from_the_front(job_file, serve):
+    def search(job, on_progress):
+        print("a library talks")
+        on_progress(Progress(stage="profiling"))
+        on_progress(Progress(stage="searching", trials_done=1, trials_total=2, eta_s=61))
+        on_progress(Progress(stage="searching", trials_done=2, trials_total=2, failed=1, best="trial 7"))
+        return RESULT
+
+    serve(run_search=search)
+    done = run("search", job_file)
+    assert done.exit_code == 0
+    assert done.stderr.splitlines() == [
+        "a library talks",
+        "profiling",
+        "searching, 1/2 trials, 1 min 1 s left",
+        "searching, 2/2 trials, 1 failed, best: trial 7",
+    ]
+    assert "trial 7" in done.stdout
+    assert re.search(r"dense +0\.9200 +0\.9100 \(0\.8900 to 0\.9300\) +10 ms +1\.00x +13\.2 MB", done.stdout)
+    assert "40 trials, 2 on the front, hypervolume 0.7500" in done.stdout
+    assert "MLflow: http://127.0.0.1:5000/#/experiments/1" in done.stdout
+    content = json.loads(run("search", job_file, "--json").stdout)
+    assert [member["trial"] for member in content["front"]] == [7, 12]
+    assert content["schema_version"] == 1
+
+
+def test_no_feasible_trial_has_its_own_code_and_shows_the_closest(job_file, serve):
+    closest = row(3, "trial 3", 0.8, 5.0, feasible=False)
+    serve(run_search=lambda job, view: replace(RESULT, front=(), least_violating=(closest,)))
+    done = run("search", job_file)
+    assert done.exit_code == ExitCode.NO_FEASIBLE_TRIAL
+    assert "no policy meets the constraints" in done.stderr
+    assert re.search(r"trial 3 .* no$", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("as_signal", [True, False])
+def test_an_interrupted_search_says_how_to_go_on(tmp_path, serve, as_signal):
+    path = tmp_path / "my job.yaml"
+    path.write_text(JOB)
+    serve(run_search=raising(KeyboardInterrupt()) if as_signal else lambda job, view: replace(RESULT, interrupted=True))
+    done = run("search", path)
+    assert done.exit_code == ExitCode.INTERRUPTED
+    assert f"to go on: paretrim search '{path}'" in done.stderr
+
+
+def test_failures_are_grouped_with_an_example():
+    failed = replace(RESULT, failures=(FailureGroup(reason="timeout", count=3, example=HOSTILE),), foreign_table=True)
+    text = shown(failed)
+    assert "3 failed (timeout), for example: [red]x[/red][31m:smile:" in text
+    assert "other hardware" in text
+
+
+def shown(result, **options):
+    sink = io.StringIO()
+    render_front(Console(file=sink, width=200, highlight=False, markup=False, emoji=False, **options), result)
+    return sink.getvalue()
+
+
+TERMINAL = {"force_terminal": True, "color_system": "standard"}
+
+
+@pytest.mark.parametrize("options", [{}, TERMINAL])
+def test_hostile_text_neither_colours_nor_breaks_a_table(options):
+    text = shown(replace(RESULT, front=(row(1, HOSTILE, 0.5, 1.0),), study=HOSTILE, metric=HOSTILE), **options)
+    assert "[red]x[/red][31m:smile: next" in text
+    assert "\u202e" not in text
+    assert "\x1b[31m" not in text
+
+
+def test_no_color_and_pipes_get_no_colours(monkeypatch):
+    foreign = replace(RESULT, foreign_table=True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b[33m" in shown(foreign, **TERMINAL)
+    assert "\x1b" not in shown(foreign)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not re.search(r"\x1b\[(\d+;)*[349]\dm", shown(foreign, **TERMINAL))
+
+
+def test_front_and_export_pass_on_what_they_are_told(serve, monkeypatch):
+    calls = []
+    serve(
+        load_front=lambda study, storage: calls.append((study, storage)) or RESULT,
+        run_export=lambda study, storage, **more: calls.append((study, storage, more)) or REPORT,
+    )
+    monkeypatch.setenv("PARETRIM_STORAGE", "sqlite:///env.db")
+    assert run("front", "demo").exit_code == 0
+    assert run("export", "demo", "--trial", 7, "--out", "o", "--storage", "sqlite:///x.db").exit_code == 0
+    done = run("export", "demo", "--pick", "smallest", "--out", "o", "--json")
+    assert json.loads(done.stdout)["artifact"] == "out"
+    assert calls == [
+        ("demo", "sqlite:///env.db"),
+        ("demo", "sqlite:///x.db", {"pick": None, "trial": 7, "out": Path("o")}),
+        ("demo", "sqlite:///env.db", {"pick": "smallest", "trial": None, "out": Path("o")}),
+    ]
+
+
+def test_an_export_that_is_not_verified_has_its_own_code(serve):
+    from workers.export.artifact import ArtifactError
+
+    def refuse(*_arguments, **_options):
+        raise ArtifactError("accuracy differs by 0.02; at most 0.003 is allowed")
+
+    serve(run_export=refuse)
+    done = run("export", "demo", "--trial", 7, "--out", "o")
+    assert done.exit_code == ExitCode.NOT_VERIFIED
+    assert "accuracy differs by 0.02" in done.stderr
+    assert "verified" not in done.stdout
+
+
+def test_profile_says_what_it_wrote(serve, tmp_path):
+    summary = ProfileSummary(
+        target="cpu-onnxruntime", table=tmp_path / "t.json", entries=90, fingerprint="CPU", spread=0.02, seconds=61
+    )
+    serve(run_profile=lambda model, target, out, on_progress: summary)
+    done = run("profile", "--model", "m", "--out", tmp_path / "t.json", "--sequence-length", 32)
+    assert done.exit_code == 0
+    assert "90 operators of cpu-onnxruntime, median spread 2.0 %" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("no study 'demo'"), ExitCode.USAGE),
+        (PreflightError("no data"), ExitCode.PREFLIGHT),
+        (ScoreError("quality must be finite"), ExitCode.PREFLIGHT),
+        (ArtifactError("half a file"), ExitCode.NOT_VERIFIED),
+        (StudyLostError("another controller has it"), ExitCode.FAILED),
+        (MissingEntryError("no entry of 'linear'"), ExitCode.PREFLIGHT),
+        (ZeroDivisionError("division by zero"), ExitCode.FAILED),
+    ],
+)
+def test_errors_have_codes_and_no_traceback(serve, error, code):
+    serve(load_front=raising(error))
+    assert exit_code_of(error) is code
+    done = run("front", "demo")
+    assert done.exit_code == code
+    assert str(error.args[0]) in done.stderr
+    assert ("unexpected" in done.stderr) == isinstance(error, ZeroDivisionError)
+    assert "Traceback" not in done.stderr
+    debugged = run("--debug", "front", "demo")
+    assert debugged.exit_code == code
+    assert "Traceback" in debugged.stderr
+
+
+def test_a_message_of_an_error_is_cleaned_and_masked(serve):
+    serve(load_front=raising(UsageError("no postgresql://me:hunter2@host/db \x1b[31m[red]")))
+    done = run("front", "demo")
+    assert done.stderr == "no postgresql://me:***@host/db [31m[red]\n"
+
+
+def test_database_commands(tmp_path):
+    url = f"sqlite:///{tmp_path}/a.db"
+    done = run("db", "check", "--storage", url)
+    assert done.exit_code == ExitCode.USAGE
+    assert not (tmp_path / "a.db").exists()
+    assert "upgraded from nothing" in run("db", "upgrade", "--storage", url).stdout
+    assert "already" in run("db", "upgrade", "--storage", url).stdout
+    assert "reachable" in run("db", "check", "--storage", url).stdout
+    (tmp_path / "a.db").write_bytes(b"no database" * 1000)
+    assert run("db", "check", "--storage", url).exit_code == ExitCode.PREFLIGHT
+    assert run("db", "check", "--storage", "nonsense").exit_code == ExitCode.PREFLIGHT
+
+
+def test_results_become_json_without_numbers_that_json_lacks():
+    content = replace(RESULT, hypervolume=float("nan")).to_dict()
+    assert content["hypervolume"] is None
+    assert json.loads(json.dumps(content, allow_nan=False)) == content
