@@ -1,0 +1,220 @@
+"""Files that a study leaves behind: front.json, trials.csv, report.md, front.html and front.png."""
+
+import csv
+import io
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from controller.study_view import PointView, StudyView, number, size_text
+
+SCHEMA_VERSION = 1
+
+CSV_COLUMNS = (
+    "trial",
+    "name",
+    "role",
+    "state",
+    "metric",
+    "quality",
+    "quality_low",
+    "quality_high",
+    "holdout_quality",
+    "kl_to_dense",
+    "latency_ms",
+    "size_bytes",
+    "feasible",
+    "on_front",
+    "failure",
+    "policy_digest",
+    "policy_json",
+)
+
+_MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]#+!|~$])")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+def write_report_files(view: StudyView, folder: Path) -> tuple[Path, ...]:
+    """Write all report files, each by atomic rename.
+
+    Args:
+        view: The study.
+        folder: Where they go; made if it is missing.
+
+    Returns:
+        Their paths: front.html, front.png, front.json, trials.csv, report.md.
+    """
+    from controller.plots import front_html, front_png
+
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {
+        "front.html": front_html(view),
+        "front.json": front_json(view),
+        "trials.csv": trials_csv(view),
+        "report.md": report_markdown(view),
+    }
+    for name, text in texts.items():
+        _write(folder / name, text.encode())
+    _write(folder / "front.png", front_png(view))
+    return tuple(folder / name for name in ("front.html", "front.png", "front.json", "trials.csv", "report.md"))
+
+
+def front_json(view: StudyView) -> str:
+    """The front and the baselines for programs; a number that is not finite becomes null."""
+    body = {
+        "schema_version": SCHEMA_VERSION,
+        "study": view.study,
+        "metric": view.metric,
+        "objectives": list(view.objectives),
+        "dense": {
+            "quality": _finite(view.dense_quality),
+            "latency_ms": _finite(view.dense_latency_ms),
+            "size_bytes": view.dense_size_bytes,
+        },
+        "constraints": {
+            "min_quality": view.bounds.min_quality,
+            "max_latency_ms": view.bounds.max_latency_ms,
+            "max_size_bytes": view.bounds.max_size_bytes,
+        },
+        "front": [_point_body(p) for p in view.front],
+        "baselines": [_point_body(p) for p in view.baselines],
+        "hypervolume_by_trial": [_finite(v) for v in view.hypervolume_by_trial],
+    }
+    return json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def trials_csv(view: StudyView) -> str:
+    """All points, a row each, with the policy's digest and JSON."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    writer.writerows(_csv_rows(view))
+    return text.getvalue()
+
+
+def report_markdown(view: StudyView) -> str:
+    """The result in words, the front beside the baselines, and how to go on."""
+    lines = [f"# {markdown_text(view.title)}", "", markdown_text(view.result_sentence), ""]
+    bounds = view.bounds.texts(view.metric)
+    if bounds:
+        lines += ["Constraints: " + markdown_text("; ".join(bounds)) + ".", ""]
+    lines += ["## Front", "", *_table(view, view.front), ""]
+    lines += ["## Baselines", "", *_table(view, view.baselines), ""]
+    lines += [
+        "`*` marks the policy of the sentence above. Quality is measured on the search split, with its interval where "
+        "one was computed; the holdout column is measured on examples that the search never saw.",
+        "",
+        "## Export",
+        "",
+        "    " + _CONTROL.sub(" ", view.export_command),
+        "",
+        "Any other member of the front is exported by its own number.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def markdown_text(text: str) -> str:
+    """Escape a text for Markdown, HTML within it included; control characters become spaces."""
+    plain = _CONTROL.sub(" ", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKDOWN_SPECIAL.sub(r"\\\1", plain)
+
+
+def csv_cell(text: str) -> str:
+    """A text that no spreadsheet takes for a formula: a quote goes before ``= + - @``, tab and carriage return."""
+    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def interval_text(point: PointView) -> str:
+    """Quality with its confidence interval: "0.912 (0.901 to 0.922)"."""
+    if point.quality_low is None or point.quality_high is None:
+        return number(point.quality)
+    return f"{number(point.quality)} ({number(point.quality_low)} to {number(point.quality_high)})"
+
+
+def _table(view: StudyView, points: Sequence[PointView]) -> Iterator[str]:
+    if not points:
+        yield "None."
+        return
+    yield (
+        f"| policy | {markdown_text(view.metric)} | holdout | latency (ms) | times dense | size | times dense "
+        "| feasible |"
+    )
+    yield "|---|---:|---:|---:|---:|---:|---:|---|"
+    for point in points:
+        latency, size = point.latency_ms or 0.0, point.size_bytes or 0
+        cells = (
+            markdown_text(point.name) + (" \\*" if point is view.headline else ""),
+            interval_text(point),
+            number(point.holdout_quality),
+            number(latency),
+            f"{latency / view.dense_latency_ms:.2f}",
+            size_text(point.size_bytes),
+            f"{size / view.dense_size_bytes:.2f}",
+            "yes" if point.feasible else "no",
+        )
+        yield "| " + " | ".join(cells) + " |"
+
+
+def _point_body(point: PointView) -> dict[str, Any]:
+    policy = point.as_policy
+    return {
+        "trial": point.trial,
+        "name": point.name,
+        "role": point.role.value,
+        "quality": _finite(point.quality),
+        "quality_low": _finite(point.quality_low),
+        "quality_high": _finite(point.quality_high),
+        "holdout_quality": _finite(point.holdout_quality),
+        "kl_to_dense": _finite(point.kl_to_dense),
+        "latency_ms": _finite(point.latency_ms),
+        "size_bytes": point.size_bytes,
+        "feasible": point.feasible,
+        "on_front": point.on_front,
+        "policy_digest": policy.digest,
+        "policy": json.loads(policy.to_json()),
+    }
+
+
+def _csv_rows(view: StudyView) -> Iterator[list[str]]:
+    for point in view.points:
+        policy = point.as_policy
+        numbers = {
+            name: _finite(getattr(point, name))
+            for name in ("quality", "quality_low", "quality_high", "holdout_quality", "kl_to_dense", "latency_ms")
+        }
+        cells: dict[str, Any] = {
+            "trial": point.trial,
+            "name": csv_cell(point.name),
+            "role": point.role.value,
+            "state": point.state.value,
+            "metric": csv_cell(view.metric),
+            **numbers,
+            "size_bytes": point.size_bytes,
+            "feasible": str(point.feasible).lower(),
+            "on_front": str(point.on_front).lower(),
+            "failure": csv_cell(point.failure or ""),
+            "policy_digest": policy.digest,
+            "policy_json": policy.to_json(),
+        }
+        yield ["" if cells[name] is None else str(cells[name]) for name in CSV_COLUMNS]
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _write(path: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,228 @@
+"""A finished or running study as people look at it: what plots, report files and MLflow are made from."""
+
+import math
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from search_spaces.policy import Choice, Policy
+
+HEADLINE_DROP = 0.01
+"""Loss of quality that the headline allows, in the metric's own unit."""
+
+
+class PointRole(StrEnum):
+    """Where a point comes from."""
+
+    TRIAL = "trial"
+    BASELINE = "baseline"
+    """The dense model or a uniform policy, scored for comparison."""
+
+
+class PointState(StrEnum):
+    """How the evaluation of a point ended."""
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+    RUNNING = "running"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitView:
+    """The choice of one unit, with what is needed to draw it.
+
+    Attributes:
+        keep: Groups that stay; 0 leaves the unit out.
+        groups: Groups of the dense unit.
+        format: Name of the number format.
+        weight_bits: Bits of a weight in that format.
+    """
+
+    keep: int
+    groups: int
+    format: str
+    weight_bits: int
+
+    @property
+    def text(self) -> str:
+        """The choice in words: "keep 6/12, w8a8"."""
+        return f"keep {self.keep}/{self.groups}, {self.format}" if self.keep else "left out"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointView:
+    """One trial or baseline.
+
+    Attributes:
+        trial: Number in the study; None for a baseline that is none of its trials.
+        name: What people call it ("trial 17", "dense", "uniform w8a8").
+        role: Trial or baseline.
+        state: How its evaluation ended.
+        policy: Unit to choice, in the order in which data flows through the model.
+        quality: Metric on the search split, larger is better; None without a score.
+        quality_low: Lower end of the confidence interval of `quality`.
+        quality_high: Upper end of it.
+        latency_ms: Predicted time of one batch.
+        size_bytes: Bytes of all parameters.
+        kl_to_dense: Divergence of the outputs from the dense model's, in nats.
+        feasible: Whether all constraints are met.
+        on_front: Whether no other trial dominates it.
+        holdout_quality: Metric on the holdout split, where it was scored there.
+        failure: Why there is no score, in words.
+    """
+
+    trial: int | None
+    name: str
+    role: PointRole
+    state: PointState = PointState.COMPLETE
+    policy: Mapping[str, UnitView] = field(default_factory=dict)
+    quality: float | None = None
+    quality_low: float | None = None
+    quality_high: float | None = None
+    latency_ms: float | None = None
+    size_bytes: int | None = None
+    kl_to_dense: float | None = None
+    feasible: bool = True
+    on_front: bool = False
+    holdout_quality: float | None = None
+    failure: str | None = None
+
+    @property
+    def as_policy(self) -> Policy:
+        """The policy itself, for its canonical JSON and its digest."""
+        return Policy({unit: Choice(view.keep, view.format) for unit, view in self.policy.items()})
+
+    @property
+    def drawable(self) -> bool:
+        """Whether the point has a finite quality and latency."""
+        return all(v is not None and math.isfinite(v) for v in (self.quality, self.latency_ms))
+
+    @property
+    def policy_summary(self) -> str:
+        """The policy in one line: mean share kept, units left out, units in each format."""
+        if not self.policy:
+            return "no policy recorded"
+        units = list(self.policy.values())
+        kept = sum(u.keep / u.groups for u in units) / len(units)
+        left_out = sum(u.keep == 0 for u in units)
+        formats = Counter(u.format for u in units if u.keep)
+        parts = [f"{kept:.0%} kept on average"]
+        if left_out:
+            parts.append(f"{left_out} of {len(units)} units left out")
+        return "; ".join([*parts, *(f"{count} in {name}" for name, count in formats.most_common())])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """Limits that a feasible policy keeps; None where there is none.
+
+    Attributes:
+        min_quality: Least metric.
+        max_latency_ms: Largest predicted time of one batch.
+        max_size_bytes: Largest size.
+    """
+
+    min_quality: float | None = None
+    max_latency_ms: float | None = None
+    max_size_bytes: int | None = None
+
+    def texts(self, metric: str) -> tuple[str, ...]:
+        """The limits in words, those that exist."""
+        found = []
+        if self.min_quality is not None:
+            found.append(f"{metric} at least {number(self.min_quality)}")
+        if self.max_latency_ms is not None:
+            found.append(f"latency at most {number(self.max_latency_ms)} ms")
+        if self.max_size_bytes is not None:
+            found.append(f"size at most {size_text(self.max_size_bytes)}")
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyView:
+    """A study with all its points.
+
+    Attributes:
+        study: Identity of the study, as the commands take it.
+        title: Heading of the report.
+        metric: Name of the quality metric.
+        objectives: Names of what was searched for ("quality", "latency_ms", "size_bytes").
+        dense_quality: Metric of the dense model on the search split.
+        dense_latency_ms: Predicted latency of the dense model.
+        dense_size_bytes: Size of the dense model.
+        bounds: Constraints of the job.
+        points: Baselines and trials, trials in order of their numbers.
+        hypervolume_by_trial: Hypervolume after each finished trial.
+    """
+
+    study: str
+    title: str
+    metric: str
+    objectives: tuple[str, ...]
+    dense_quality: float
+    dense_latency_ms: float
+    dense_size_bytes: int
+    points: tuple[PointView, ...]
+    bounds: Bounds = Bounds()
+    hypervolume_by_trial: tuple[float, ...] = ()
+
+    @property
+    def front(self) -> tuple[PointView, ...]:
+        """Members of the front that can be drawn, fastest first."""
+        members = (p for p in self.points if p.on_front and p.drawable)
+        return tuple(sorted(members, key=lambda p: (p.latency_ms or 0.0, -(p.quality or 0.0))))
+
+    @property
+    def baselines(self) -> tuple[PointView, ...]:
+        """Baselines that can be drawn, in the order given."""
+        return tuple(p for p in self.points if p.role is PointRole.BASELINE and p.drawable)
+
+    @property
+    def headline(self) -> PointView | None:
+        """The fastest feasible front member that loses at most `HEADLINE_DROP`, else the best one; None without any."""
+        members = [p for p in self.front if p.feasible]
+        close = [p for p in members if (p.quality or 0.0) >= self.dense_quality - HEADLINE_DROP]
+        if close:
+            return close[0]
+        return max(members, key=lambda p: p.quality or 0.0, default=None)
+
+    @property
+    def result_sentence(self) -> str:
+        """What came out, in one sentence."""
+        best = self.headline
+        if best is None or best.quality is None or best.latency_ms is None or best.size_bytes is None:
+            return f"No trial of {len(self.points)} met the constraints yet."
+        name = best.name[:1].upper() + best.name[1:]
+        return (
+            f"{name} has {self.metric} {number(best.quality)} (dense {number(self.dense_quality)}) "
+            f"at {best.latency_ms / self.dense_latency_ms:.2f} times the latency ({number(best.latency_ms)} ms) and "
+            f"{best.size_bytes / self.dense_size_bytes:.2f} times the size ({size_text(best.size_bytes)}) "
+            "of the dense model."
+        )
+
+    @property
+    def export_command(self) -> str:
+        """The command that exports the headline's policy, or whatever the user picks."""
+        best = self.headline
+        pick = f"--trial {best.trial}" if best is not None and best.trial is not None else "--trial N"
+        return f"paretrim export {shlex.quote(self.study)} {pick} --out DIR"
+
+
+def number(value: float | None) -> str:
+    """A figure in four significant digits, without an exponent up to a million; a dash for none."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:#.4g}".rstrip(".")
+
+
+def size_text(size_bytes: int | None) -> str:
+    """A size in the unit that fits: "13.2 MB" (millions of bytes); a dash for none."""
+    if size_bytes is None:
+        return "-"
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size_bytes >= scale:
+            return f"{size_bytes / scale:.3g} {unit}"
+    return f"{size_bytes} B"

@@ -1,0 +1,101 @@
+"""Hostile text in names, metrics and data is shown as text, in the page, the files and MLflow."""
+
+import csv
+import html.parser
+import io
+import json
+import re
+
+import pytest
+
+from controller.plots import front_html, front_png
+from controller.report_files import csv_cell, front_json, report_markdown, trials_csv
+from controller.tracking import Tracker
+from controller.tracking_content import study_note
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # mlflow's models
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</script><img src=x onerror=alert(1)>",
+    "\"'><svg onload=alert(1)>",
+    "<!--<script>",
+    "javascript:alert(1) [x](javascript:alert(1)) `code` | cell",
+    "%{x} ${y} $a_b$ {{z}} \\",
+    "line\nbreak\u2028\x00\x1b[31m",
+    "=HYPERLINK(1)",
+]
+
+
+class Tags(html.parser.HTMLParser):
+    """Collects elements and attributes, and the text of the data element."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+        self.attributes = set()
+        self.data = ""
+        self.inside = False
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append(tag)
+        self.attributes.update(name for name, _ in attrs)
+        self.inside = ("id", "data") in attrs
+
+    def handle_endtag(self, tag):
+        self.inside = False
+
+    def handle_data(self, text):
+        if self.inside:
+            self.data += text
+
+
+def parsed(page):
+    tags = Tags()
+    tags.feed(page)
+    tags.close()
+    return tags
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_page_has_the_elements_of_a_harmless_one(make_view, text):
+    plain, hostile = parsed(front_html(make_view())), parsed(front_html(make_view(text)))
+    assert hostile.found == plain.found
+    assert hostile.attributes == plain.attributes
+    names = [p["name"] for p in json.loads(hostile.data)["points"]]
+    assert f"trial 1{text}" in names
+    for point in json.loads(hostile.data)["points"]:
+        assert "<" not in point["hover"].replace("<br>", "").replace("<b>", "").replace("</b>", "")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_files_and_picture_keep_it_as_text(make_view, text):
+    view = make_view(text)
+    assert front_png(view).startswith(b"\x89PNG")
+    assert json.loads(front_json(view))["front"][1]["name"] == f"trial 1{text}"
+    rows = list(csv.DictReader(io.StringIO(trials_csv(view), newline="")))
+    assert [row["name"] for row in rows] == [p.name for p in view.points]
+    assert len([line for line in report_markdown(view).splitlines() if line.startswith("| trial 1")]) == 1
+    for part in (report_markdown(view), study_note(view)):
+        assert "<" not in part
+        assert not re.search(r"(?<!\\)\]\(", part)
+        assert "\x1b" not in part
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
+def test_spreadsheets_take_no_cell_for_a_formula(text):
+    assert csv_cell(text) == "'" + text
+
+
+def test_mlflow_takes_all_of_it(make_view, outbox, tmp_path):
+    lines = []
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    tracker = Tracker(uri, outbox, study="s", experiment="hostile", say=lines.append)
+    text = "".join(HOSTILE)
+    tracker.begin(name=text, metric=text, params={text: text}, job_yaml=text)
+    tracker.progress(1, {text: 1.0})
+    tracker.finish(make_view(text), ())
+    tracker.start()
+    assert tracker.flush(30)
+    tracker.stop(10)
+    assert lines == []
