@@ -1,0 +1,82 @@
+"""`paretrim export`: from a pick to a verified artifact."""
+
+from __future__ import annotations
+
+import shlex
+from functools import partial
+from pathlib import Path
+
+from controller.errors import UsageError
+from controller.pick import pick as pick_member
+from controller.preparation import describe
+from controller.results import ExportSummary
+from controller.storage.engine import open_database
+from controller.storage.repository import Repository
+from controller.study_summary import StudySummary, summarise
+from workers.export.artifact import ArtifactError, ExportReport, ExportRequest, check_place, export_artifact
+from workers.export.card import render_card
+from workers.trial import TrialWorker
+
+
+def run_export(study: str, storage: str, *, pick: str | None, trial: int | None, out: Path) -> ExportSummary:
+    """Export one policy of a study and verify the artifact in a process of its own.
+
+    Args:
+        study: Name of the study.
+        storage: URL of its database.
+        pick: Rule that picks a member of the front; None where a trial is given.
+        trial: Number of a trial; None where a rule is given.
+        out: Folder of the artifact, new or empty.
+
+    Raises:
+        UsageError: No such study or trial, or no member that the rule asks for.
+        ArtifactError: The artifact differs from what was searched; nothing was released.
+    """
+    try:
+        check_place(out)
+    except ArtifactError as error:
+        raise UsageError(str(error)) from error
+    summary = summarise(Repository(open_database(storage)), study)
+    number, explanation = _choose(summary, pick, trial)
+    policy = summary.trial(number).policy
+    job = summary.job.model_copy(update={"storage": storage})
+    spec = describe(job).spec
+    worker = TrialWorker(spec)
+    command = f"paretrim export {shlex.quote(study)} --trial {number} --out {shlex.quote(str(out))}"
+    card = partial(render_card, spec=spec, structure=worker.structure, policy=policy, command=command)
+    report = export_artifact(
+        worker,
+        ExportRequest(spec=spec, study=study, trial=number, policy=policy, out=out.absolute(), render_card=card),
+    )
+    return _result(report, out, explanation)
+
+
+def _choose(summary: StudySummary, pick: str | None, trial: int | None) -> tuple[int, str]:
+    if trial is not None:
+        return trial, f"trial {trial}, as asked"
+    if pick is None or summary.dense is None:
+        raise UsageError(f"an export takes a pick or a trial of a study with scores; study {summary.record.name!r}")
+    picked = pick_member(pick, summary.front, dense=summary.dense, objectives=summary.job.objectives)
+    return picked.member.number, picked.explanation
+
+
+def _result(report: ExportReport, out: Path, explanation: str) -> ExportSummary:
+    holdout = report.splits["holdout"]
+    return ExportSummary(
+        study=report.study,
+        trial=report.trial,
+        policy_digest=report.policy_digest,
+        artifact=out.absolute(),
+        explanation=explanation,
+        metric=report.metric,
+        searched_quality=holdout.searched_metric,
+        exported_quality=holdout.metric,
+        dense_quality=report.dense_metric["holdout"],
+        max_logits_difference=holdout.max_logit_difference,
+        predicted_latency_ms=report.latency_predicted_ms,
+        measured_latency_ms=report.latency_measured_ms,
+        dense_latency_ms=report.dense_latency_measured_ms,
+        predicted_size_bytes=report.size_predicted_bytes,
+        measured_size_bytes=report.size_file_bytes,
+        dense_size_bytes=report.dense_size_bytes,
+    )

@@ -1,0 +1,68 @@
+"""What a result means for a trial: its objectives, broken constraints, and whether it can be trusted."""
+
+import math
+
+from controller.front import cost_violations
+from controller.storage.records import TrialRecord
+from controller.study_config import DenseModelError, StudyConfig
+from evaluators.scores import Costs, ScoreError
+from workers.protocol import FailureReason, TrialFailure, TrialReport
+
+_COST_TOLERANCE = 1e-6
+
+
+def objective_values(trial: TrialRecord, config: StudyConfig) -> list[float]:
+    """Return the objectives of a finished trial, for the sampler.
+
+    A pruned trial has no quality. Among infeasible trials samplers go by how far constraints are broken and never by
+    objectives, so the quality of chance stands in for it.
+    """
+    quality = config.chance_quality if trial.quality is None else trial.quality
+    values = {"quality": quality, "latency_ms": trial.costs.latency_ms, "size_bytes": float(trial.costs.size_bytes)}
+    return [values[objective] for objective in config.objectives]
+
+
+def broken_constraints(trial: TrialRecord, config: StudyConfig, dense_quality: float | None) -> dict[str, float]:
+    """Return how far each declared constraint is broken, as far as it is known; 0 or less where it is met."""
+    found = cost_violations(trial.costs.latency_ms, trial.costs.size_bytes, config.constraints)
+    drop = config.constraints.max_quality_drop
+    if drop is not None and trial.quality is not None and dense_quality is not None:
+        found["max_quality_drop"] = dense_quality - trial.quality - drop
+    return found
+
+
+def check_report(report: TrialReport, expected: Costs) -> TrialReport | TrialFailure:
+    """Return the report, or a failure where its scores are not finite or its costs not the controller's."""
+    try:
+        report.scores.check_finite()
+    except ScoreError as error:
+        return _failure(report, FailureReason.NON_FINITE_SCORE, str(error))
+    got = report.scores.costs
+    same_latency = math.isclose(got.latency_ms, expected.latency_ms, rel_tol=_COST_TOLERANCE)
+    if same_latency and got.size_bytes == expected.size_bytes:
+        return report
+    return _failure(
+        report,
+        FailureReason.ERROR,
+        f"worker and controller must read the same latency table; the worker has {got}, the controller {expected}; "
+        "give every node the same table",
+    )
+
+
+def check_dense(dense: TrialRecord, config: StudyConfig) -> None:
+    """Refuse a dense model that leaves nothing to search for.
+
+    Raises:
+        DenseModelError: It has failed, or it is no better than chance.
+    """
+    if dense.quality is None:
+        raise DenseModelError(f"the dense model must have a score; it failed ({dense.reason}): {dense.message}")
+    if dense.quality <= config.chance_quality:
+        raise DenseModelError(
+            f"the dense model must be better than chance ({config.chance_quality:g}); got {dense.metric} "
+            f"{dense.quality:g} on the search examples; check the labels and that the model was trained for them"
+        )
+
+
+def _failure(report: TrialReport, reason: FailureReason, message: str) -> TrialFailure:
+    return TrialFailure(trial=report.trial, attempt=report.attempt, reason=reason, message=message)

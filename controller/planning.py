@@ -1,0 +1,83 @@
+"""`paretrim validate`: what a job would do, without a trial and without measuring anything."""
+
+from __future__ import annotations
+
+from controller.job import JobSpec
+from controller.preparation import (
+    Description,
+    PricedSpace,
+    cheapest,
+    describe,
+    price_by_table,
+    smallest_size,
+    unreachable,
+)
+from controller.results import JobPlan, PlanUnit
+from evaluators.size import size_bytes, unit_bytes
+from search_spaces.policy import Choice
+
+
+def plan(job: JobSpec) -> JobPlan:
+    """Describe a job's units, the size of its space, the dense model's costs and the bounds that can be reached.
+
+    Latencies are known where the job names a table, or where this machine was measured before.
+
+    Raises:
+        ValueError: The model, the space, the workload or the table does not fit; the types say which.
+    """
+    description = describe(job)
+    measured = job.target.table is not None or description.table.exists()
+    priced = price_by_table(job, description) if measured else None
+    space = description.space
+    out_of_reach = unreachable(job, priced) if priced is not None else _unreachable_size(job, description)
+    return JobPlan(
+        study=job.name,
+        architecture=description.structure.architecture,
+        units=_units(description, priced),
+        space_size=space.size,
+        dense_latency_ms=None if priced is None else priced.costs.costs(space.dense_policy()).latency_ms,
+        dense_size_bytes=size_bytes(description.structure, space.dense_policy()),
+        min_latency_ms=None if priced is None else cheapest(priced)[0],
+        min_size_bytes=smallest_size(space),
+        constraints_reachable=not out_of_reach,
+        unreachable=out_of_reach,
+        table_source=_source(job, description, measured=measured),
+        foreign_table=priced is not None and bool(priced.foreign),
+        trials=job.search.trials,
+    )
+
+
+def _units(description: Description, priced: PricedSpace | None) -> tuple[PlanUnit, ...]:
+    base = description.space.base_format
+    rows = []
+    for unit_space in description.space.unit_spaces:
+        unit = unit_space.unit
+        whole = Choice(unit.groups, base)
+        rows.append(
+            PlanUnit(
+                name=unit.name,
+                kind=unit.kind.value,
+                groups=unit.groups,
+                keeps=unit_space.keeps,
+                formats=unit_space.formats,
+                choices=len(unit_space.choices(base)),
+                latency_ms=None if priced is None else priced.costs.predictor.unit_ms(unit, whole),
+                size_bytes=unit_bytes(unit, whole),
+            )
+        )
+    return tuple(rows)
+
+
+def _unreachable_size(job: JobSpec, description: Description) -> tuple[str, ...]:
+    bound, smallest = job.constraints.max_size_bytes, smallest_size(description.space)
+    if bound is None or smallest <= bound:
+        return ()
+    return (f"max_size_bytes is {bound:,}, and the smallest policy has {smallest:,} bytes",)
+
+
+def _source(job: JobSpec, description: Description, *, measured: bool) -> str:
+    if job.target.table is not None:
+        return str(job.target.table)
+    if measured:
+        return f"{description.table}, measured on this machine"
+    return "none yet: `paretrim search` measures this machine first"

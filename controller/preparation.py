@@ -1,0 +1,254 @@
+"""What a job needs before its first trial: the model's units, the space, a latency table, and reachable bounds."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import make_url
+
+from controller.errors import PreflightError
+from controller.job import JobSpec
+from evaluators.costs import CostModel
+from evaluators.latency.lookup import LatencyPredictor, MissingEntryError
+from evaluators.latency.table import LatencyTable, check_fingerprint, load_table
+from evaluators.latency.workload import Operator, Workload
+from search_spaces.policy import Policy
+from search_spaces.space import SearchSpace
+from search_spaces.units import ModelStructure
+from workers.model import ModelConfig, load_model, load_structure
+from workers.profile import grid_operators, measure_correction, profile, required_operators
+from workers.protocol import WorkerSpec
+from workers.targets import TARGETS, TargetConfig
+from workers.targets.device import DEVICES
+from workers.trial import space_of, workload_of
+
+OnStage = Callable[[str, int, int], None]
+"""(what is going on, steps done, steps in all)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What is known of a job from its model's configuration alone.
+
+    Attributes:
+        spec: Settings of the workers; its table may not be measured yet.
+        structure: Units of the model.
+        space: What may be proposed.
+        workload: Batch and tokens of one call.
+        table: File of the latency table, whether or not it exists.
+    """
+
+    spec: WorkerSpec
+    structure: ModelStructure
+    space: SearchSpace
+    workload: Workload
+    table: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PricedSpace:
+    """A space whose every policy has a known cost.
+
+    Attributes:
+        description: Model, space and workload.
+        costs: Exact costs of policies.
+        table_checksum: Identity of the latency table.
+        foreign: How the table's hardware differs from this machine's; empty where it is the same.
+    """
+
+    description: Description
+    costs: CostModel
+    table_checksum: str
+    foreign: tuple[str, ...]
+
+
+def work_folder(storage: str) -> Path:
+    """Folder of whatever a study keeps beside its database: that of the SQLite file, else `.paretrim`."""
+    url = make_url(storage)
+    if url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:":
+        return Path(url.database).absolute().parent
+    return Path(".paretrim").absolute()
+
+
+def describe(job: JobSpec) -> Description:
+    """Describe a job without reading weights or measuring anything.
+
+    Raises:
+        ModelError: The model can't be read, or must not be.
+        SpaceError: The space does not fit the model.
+        WorkloadError: The workload does not fit the model.
+    """
+    structure = load_structure(job.model)
+    workload = workload_of(job.target, structure)
+    folder = work_folder(job.storage)
+    table = job.target.table or folder / "tables" / f"{_table_name(job.target, structure, workload)}.json"
+    spec = WorkerSpec(
+        model=job.model,
+        data=job.data,
+        space=job.space,
+        target=job.target.model_copy(update={"table": table}),
+        cache_dir=folder,
+        seed=job.search.seed,
+        threads=max(1, int(job.search.cpus_per_worker)),
+    )
+    return Description(spec=spec, structure=structure, space=space_of(spec, structure), workload=workload, table=table)
+
+
+def price(job: JobSpec, description: Description, on_stage: OnStage) -> PricedSpace:
+    """Load the job's latency table, or measure this machine's, and check it against space and constraints.
+
+    Raises:
+        TableError: The table can't be read.
+        ForeignTableError: The table was measured on other hardware.
+        MissingEntryError: The table lacks an operator that the space can reach.
+        PreflightError: No policy meets the constraints.
+    """
+    if job.target.table is None:
+        operators = required_operators(description.space, description.workload)
+        measure_table(job.model, job.target, description, operators, description.table, on_stage)
+    priced = price_by_table(job, description)
+    out_of_reach = unreachable(job, priced)
+    if out_of_reach:
+        raise PreflightError("no policy of the space meets the constraints: " + "; ".join(out_of_reach))
+    return priced
+
+
+def price_by_table(job: JobSpec, description: Description) -> PricedSpace:
+    """Load the table of a job that has one; see `price`."""
+    table = load_table(description.table)
+    here = DEVICES.get(job.target.name)(job.target.threads).fingerprint()
+    foreign = check_fingerprint(table, here, allow_foreign=job.target.allow_foreign_table)
+    predictor = LatencyPredictor(table, description.workload, profile_command=_profile_command(job, description))
+    predictor.check(required_operators(description.space, description.workload))
+    return PricedSpace(
+        description=description,
+        costs=CostModel(description.structure, predictor),
+        table_checksum=table.checksum,
+        foreign=tuple(foreign),
+    )
+
+
+def measure_table(
+    model: ModelConfig,
+    target: TargetConfig,
+    description: Description,
+    operators: tuple[Operator, ...],
+    out: Path,
+    on_stage: OnStage,
+) -> LatencyTable:
+    """Measure what a table file lacks on this machine: operators, then the correction on whole models."""
+    from workers.whole_models import correction_policies, export_whole_models
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    table = profile(
+        operators,
+        description.structure,
+        target=target.name,
+        threads=target.threads,
+        out=out,
+        progress=lambda done, total: on_stage("profiling", done, total),
+    )
+    if table.correction(description.workload) is not None:
+        return table
+    declared = TARGETS.get(target.name)
+    offered = {name for space in description.space.unit_spaces for name in space.formats}
+    formats = tuple(name for name in declared.formats if name in offered or name == description.space.base_format)
+    policies = correction_policies(description.structure, formats=formats, channel_multiple=declared.channel_multiple)
+    predictor = LatencyPredictor(table, description.workload)
+    try:
+        predictor.check(_operators_of(policies, description))
+    except MissingEntryError:
+        # The space does not reach what the correction needs; these few operators are measured beside it.
+        table = profile(
+            _operators_of(policies, description),
+            description.structure,
+            target=target.name,
+            threads=target.threads,
+            out=out,
+            progress=lambda done, total: on_stage("profiling", done, total),
+        )
+        predictor = LatencyPredictor(table, description.workload)
+    with tempfile.TemporaryDirectory(prefix="paretrim-correction-") as folder:
+        models = export_whole_models(
+            load_model(model),
+            policies,
+            predictor,
+            Path(folder),
+            progress=lambda done, total: on_stage("exporting models for the correction", done, total),
+        )
+        table = measure_correction(
+            table,
+            description.workload,
+            models,
+            progress=lambda done, total: on_stage("timing whole models", done, total),
+        )
+    table.save(out)
+    return table
+
+
+def grid_of(description: Description) -> tuple[Operator, ...]:
+    """Operators of a table that serves any space of the model on the target."""
+    target = TARGETS.get(description.spec.target.name)
+    return grid_operators(
+        description.structure,
+        description.workload,
+        formats=target.formats,
+        channel_multiple=target.channel_multiple,
+    )
+
+
+def cheapest(priced: PricedSpace) -> tuple[float, int]:
+    """Smallest latency (ms) and smallest size (bytes) that a policy of the space can have, each for itself."""
+    space, costs = priced.description.space, priced.costs
+    latency = costs.predictor.fixed_ms(costs.structure) + sum(
+        min(costs.predictor.unit_ms(s.unit, choice) for choice in space.choices(s.unit.name)) for s in space.unit_spaces
+    )
+    return latency, smallest_size(space)
+
+
+def smallest_size(space: SearchSpace) -> int:
+    """Smallest size (bytes) that a policy of the space can have."""
+    from evaluators.size import unit_bytes
+
+    return space.structure.fixed_bytes + sum(
+        min(unit_bytes(s.unit, choice) for choice in space.choices(s.unit.name)) for s in space.unit_spaces
+    )
+
+
+def unreachable(job: JobSpec, priced: PricedSpace) -> tuple[str, ...]:
+    """Bounds that no policy meets, each with the nearest that can be had."""
+    latency_ms, size = cheapest(priced)
+    found = []
+    bound_ms, bound_bytes = job.constraints.max_latency_ms, job.constraints.max_size_bytes
+    if bound_ms is not None and latency_ms > bound_ms:
+        found.append(f"max_latency_ms is {bound_ms:g}, and the fastest policy takes {latency_ms:.4g} ms")
+    if bound_bytes is not None and size > bound_bytes:
+        found.append(f"max_size_bytes is {bound_bytes:,}, and the smallest policy has {size:,} bytes")
+    return tuple(found)
+
+
+def _operators_of(policies: tuple[Policy, ...], description: Description) -> tuple[Operator, ...]:
+    from evaluators.latency.workload import fixed_operators, unit_operators
+
+    found = set(fixed_operators(description.structure, description.workload))
+    for policy in policies:
+        for unit in description.structure.units:
+            found.update(unit_operators(unit, policy[unit.name], description.workload))
+    return tuple(sorted(found, key=str))
+
+
+def _table_name(target: TargetConfig, structure: ModelStructure, workload: Workload) -> str:
+    digest = hashlib.sha256(f"{structure!r} {workload!r}".encode()).hexdigest()[:12]
+    return f"{target.name}-{target.threads}t-{digest}"
+
+
+def _profile_command(job: JobSpec, description: Description) -> str:
+    length = "" if description.structure.tokens else f" --sequence-length {description.workload.sequence_length}"
+    return (
+        f"paretrim profile --model {job.model.id} --task {job.model.task} --target {job.target.name} "
+        f"--batch {job.target.batch}{length} --threads {job.target.threads} --out {description.table}"
+    )

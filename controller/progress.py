@@ -1,0 +1,110 @@
+"""How far a study is: counts, front, hypervolume, and the best policy under its constraints."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from controller.front import FrontMember, feasible, hypervolume, pareto_front
+from controller.job import Constraints
+from controller.storage.records import TrialRecord, TrialRole, TrialState
+from controller.study_config import StopReason, StudyConfig
+from controller.study_view import HEADLINE_DROP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyProgress:
+    """A study at one moment.
+
+    Attributes:
+        trials_done: Proposed policies with a score or a failure.
+        trials_total: How many of these the job asks for.
+        baselines_done: Baselines with a score or a failure.
+        baselines_total: All baselines.
+        running: Trials that a worker has in hand.
+        failed: Trials that failed.
+        pruned: Proposals whose costs alone break a constraint.
+        repeated: Proposals that an earlier trial answered.
+        front: Members that none dominates and that meet the constraints, by falling latency.
+        hypervolume: What they cover, in units of the dense model; None before the dense model is scored.
+        best: The best policy under the constraints; None before there is one.
+        elapsed_s: Seconds since this controller took the study.
+        stop: Why nothing more is asked; None while the search goes on.
+    """
+
+    trials_done: int
+    trials_total: int
+    baselines_done: int
+    baselines_total: int
+    running: int
+    failed: int
+    pruned: int
+    repeated: int
+    front: tuple[FrontMember, ...]
+    hypervolume: float | None
+    best: FrontMember | None
+    elapsed_s: float
+    stop: StopReason | None
+
+
+def counts_as_trial(trial: TrialRecord) -> bool:
+    """Whether a trial counts towards the number that the job asks for: repeats and too high costs do not."""
+    return trial.role is TrialRole.TRIAL and trial.repeat_of is None and trial.state is not TrialState.PRUNED
+
+
+def front_member(trial: TrialRecord) -> FrontMember | None:
+    """Return a trial as a member of fronts, or None if it has no score of its own."""
+    if trial.state is not TrialState.COMPLETE or trial.repeat_of is not None or trial.quality is None:
+        return None
+    return FrontMember(
+        number=trial.number,
+        policy_digest=trial.policy.digest,
+        name=trial.name,
+        quality=trial.quality,
+        latency_ms=trial.costs.latency_ms,
+        size_bytes=trial.costs.size_bytes,
+    )
+
+
+def measure_progress(
+    config: StudyConfig, trials: Sequence[TrialRecord], *, elapsed_s: float, stop: StopReason | None
+) -> StudyProgress:
+    """Measure how far a study is from its trials; trial 0 is the dense model."""
+    members = [member for trial in trials if (member := front_member(trial)) is not None]
+    dense = next((m for m in members if m.number == 0 and m.quality > config.chance_quality), None)
+    front: list[FrontMember] = []
+    volume = None
+    if dense is not None:
+        front = pareto_front(feasible(members, config.constraints, dense.quality), config.objectives)
+        volume = hypervolume(front, config.objectives, dense=dense, chance_quality=config.chance_quality)
+    baselines = [trial for trial in trials if trial.role is TrialRole.BASELINE]
+    states = [trial.state for trial in trials]
+    return StudyProgress(
+        trials_done=sum(counts_as_trial(trial) and trial.state.is_finished for trial in trials),
+        trials_total=config.trials,
+        baselines_done=sum(trial.state.is_finished for trial in baselines),
+        baselines_total=len(baselines),
+        running=states.count(TrialState.RUNNING),
+        failed=states.count(TrialState.FAIL),
+        pruned=states.count(TrialState.PRUNED),
+        repeated=sum(trial.repeat_of is not None for trial in trials),
+        front=tuple(front),
+        hypervolume=volume,
+        best=None if dense is None else best_member(front, config.constraints, dense),
+        elapsed_s=elapsed_s,
+        stop=stop,
+    )
+
+
+def best_member(front: Sequence[FrontMember], constraints: Constraints, dense: FrontMember) -> FrontMember | None:
+    """Return the member that the constraints ask for.
+
+    With a bound on costs and none on quality that is the best in quality; else it is the fastest that loses no more
+    quality than allowed, or one point where nothing is said.
+    """
+    if not front:
+        return None
+    bounds_costs = constraints.max_latency_ms is not None or constraints.max_size_bytes is not None
+    if constraints.max_quality_drop is None and bounds_costs:
+        return min(front, key=lambda m: (-m.quality, m.latency_ms, m.size_bytes))
+    drop = HEADLINE_DROP if constraints.max_quality_drop is None else constraints.max_quality_drop
+    close = [m for m in front if m.quality >= dense.quality - drop]
+    return min(close, key=lambda m: (m.latency_ms, -m.quality, m.size_bytes), default=None)

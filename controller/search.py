@@ -1,0 +1,227 @@
+"""`paretrim search`: from a job to a front that is scored on the holdout and recorded in MLflow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import yaml
+
+from controller.dispatch import RayOptions, search_on_ray
+from controller.front import FrontMember
+from controller.job import JobSpec
+from controller.preparation import PricedSpace, describe, price, work_folder
+from controller.progress import StudyProgress
+from controller.report_files import write_report_files
+from controller.results import Progress, SearchResult
+from controller.storage.engine import open_database
+from controller.storage.outbox import DatabaseOutbox
+from controller.storage.records import TrialRole
+from controller.storage.repository import Repository
+from controller.study_config import StopReason, StudyConfig
+from controller.study_factory import StudyFactory
+from controller.study_summary import StudySummary, result_of, summarise, view_of
+from controller.study_view import number
+from controller.tracking import Tracker, experiment_name
+from workers.protocol import Split, TrialRequest, WorkerSpec
+from workers.trial import TrialWorker
+
+OnProgress = Callable[[Progress], None]
+_FLUSH_S = 60.0
+_STAGE_EVERY_S = 2.0
+
+
+class _Clock:
+    """Reports stages with the time since the start."""
+
+    def __init__(self, on_progress: OnProgress) -> None:
+        self._on_progress = on_progress
+        self._started = time.monotonic()
+        self._stage = ""
+        self._reported = 0.0
+
+    def stage(self, stage: str, done: int = 0, total: int = 0) -> None:
+        """Report a stage: at its start, at its end and now and then between."""
+        now = time.monotonic()
+        if stage == self._stage and done < total and now - self._reported < _STAGE_EVERY_S:
+            return
+        self._stage, self._reported = stage, now
+        counted = f"{stage} ({done} of {total})" if total else stage
+        self._on_progress(Progress(stage=counted, elapsed_s=now - self._started))
+
+    def searching(self, progress: StudyProgress) -> None:
+        """Report how far the search is."""
+        done = progress.trials_done + progress.baselines_done
+        total = progress.trials_total + progress.baselines_total
+        eta_s = progress.elapsed_s * (total - done) / done if done else None
+        self._on_progress(
+            Progress(
+                stage="searching",
+                trials_done=done,
+                trials_total=total,
+                failed=progress.failed,
+                front_size=len(progress.front),
+                hypervolume=progress.hypervolume,
+                best=None if progress.best is None else _in_words(progress.best),
+                elapsed_s=time.monotonic() - self._started,
+                eta_s=eta_s,
+            )
+        )
+
+
+def _in_words(member: FrontMember) -> str:
+    return f"{member.name}: quality {number(member.quality)} at {number(member.latency_ms)} ms"
+
+
+def run_search(job: JobSpec, on_progress: OnProgress) -> SearchResult:
+    """Run a job, or continue it: measure, compress, search, score the front on the holdout, record.
+
+    Args:
+        job: The job.
+        on_progress: Told of every stage, and several times a second while the search runs.
+
+    Returns:
+        The front; `interrupted` says whether the search was stopped before its end.
+
+    Raises:
+        ValueError: Model, data, space, table or study does not fit; the types say which.
+        RuntimeError: Most trials failed, or Ray did.
+    """
+    clock = _Clock(on_progress)
+    clock.stage("reading the model")
+    repository = Repository(open_database(job.storage))
+    priced = price(job, describe(job), clock.stage)
+    spec = priced.description.spec
+    clock.stage("reading model and data")
+    worker = TrialWorker(spec)
+    worker.prepare(partial(clock.stage, "making variants"))
+    config = _study_config(job, priced, worker)
+    # Opened here once as well: a conflict shows before Ray starts, and messages to MLflow need the study's identity.
+    factory = StudyFactory(config=config, storage=job.storage, cost_of=priced.costs.costs)
+    tracker = _start_tracking(job, repository, factory().id, worker.task.metric)
+    try:
+        clock.stage("starting workers")
+        progress = search_on_ray(
+            factory,
+            partial(TrialWorker, spec),
+            RayOptions(parallel=job.search.parallel, cpus_per_worker=job.search.cpus_per_worker),
+            on_progress=partial(_on_search, clock, tracker),
+        )
+        interrupted = progress.stop is StopReason.INTERRUPTED
+        if not interrupted:
+            _score_on_holdout(job, repository, worker, config.evaluation_digest, clock)
+        summary = summarise(repository, job.name)
+        address = _finish_tracking(job, summary, tracker, clock, completed=not interrupted)
+    finally:
+        if tracker is not None:
+            tracker.stop()
+    return result_of(summary, mlflow_address=address, interrupted=interrupted)
+
+
+def _study_config(job: JobSpec, priced: PricedSpace, worker: TrialWorker) -> StudyConfig:
+    chance = worker.task.chance([example.label for example in worker.splits.search])
+    fixed = {**job.fixed_content(), "chance_quality": chance, "foreign_table": list(priced.foreign)}
+    timeout = job.search.timeout_minutes
+    return StudyConfig(
+        name=job.name,
+        space=worker.space,
+        objectives=job.objectives,
+        constraints=job.constraints,
+        sampler=job.search.sampler,
+        seed=job.search.seed,
+        trials=job.search.trials,
+        timeout_s=None if timeout is None else 60 * timeout,
+        evaluation_digest=worker.evaluation_digest,
+        target_digest=priced.table_checksum,
+        job_digest=job.digest,
+        job=_stored_job(job, priced.description.spec),
+        fixed=fixed,
+        chance_quality=chance,
+    )
+
+
+def _stored_job(job: JobSpec, spec: WorkerSpec) -> dict[str, object]:
+    """The job as it is kept with the study: with the table that was measured for it."""
+    content = job.public_dict()
+    return {**content, "target": {**content["target"], "table": str(spec.target.table)}}
+
+
+def _score_on_holdout(
+    job: JobSpec, repository: Repository, worker: TrialWorker, evaluation_digest: str, clock: _Clock
+) -> None:
+    """Score front members and baselines on examples that the search has not seen."""
+    summary = summarise(repository, job.name)
+    scores = repository.quality_store(evaluation_digest)
+    front = summary.front
+    count = job.recheck.members
+    if count is not None and count < len(front):
+        step = len(front) / max(1, count)
+        front = [front[int(index * step)] for index in range(count)]
+    wanted = {member.policy_digest for member in front}
+    wanted |= {t.policy.digest for t in summary.trials if t.role is TrialRole.BASELINE}
+    policies = {t.policy.digest: t.policy for t in summary.trials if t.policy.digest in wanted}
+    for done, (digest, policy) in enumerate(policies.items()):
+        clock.stage("scoring the front on the holdout", done, len(policies))
+        if digest not in summary.holdout:
+            report = worker.evaluate(TrialRequest(trial=-1, attempt="holdout", policy=policy, split=Split.HOLDOUT))
+            scores.put(digest, Split.HOLDOUT, report.scores.quality)
+
+
+def _start_tracking(job: JobSpec, repository: Repository, study_id: str, metric: str) -> Tracker | None:
+    if not job.mlflow.enabled:
+        return None
+    tracker = Tracker(
+        job.mlflow.tracking_uri,
+        DatabaseOutbox(repository.engine, study_id),
+        study=job.name,
+        experiment=job.mlflow.experiment or experiment_name(job.model.id, job.model.task, job.target.name),
+        say=lambda _line: None,
+    )
+    public = job.public_dict()
+    params = {
+        "model": job.model.id,
+        "task": job.model.task,
+        "target": job.target.name,
+        "batch": str(job.target.batch),
+        "sampler": job.search.sampler,
+        "trials": str(job.search.trials),
+        "seed": str(job.search.seed),
+        "objectives": ", ".join(job.objectives),
+    }
+    tracker.begin(name=job.name, metric=metric, params=params, job_yaml=yaml.safe_dump(public, sort_keys=False))
+    tracker.start()
+    return tracker
+
+
+def _on_search(clock: _Clock, tracker: Tracker | None, progress: StudyProgress) -> None:
+    clock.searching(progress)
+    if tracker is None:
+        return
+    best = progress.best
+    tracker.progress(
+        progress.trials_done + progress.baselines_done,
+        {
+            "hypervolume": progress.hypervolume,
+            "front_size": float(len(progress.front)),
+            "best_quality": None if best is None else best.quality,
+            "best_latency_ms": None if best is None else best.latency_ms,
+        },
+    )
+
+
+def _finish_tracking(
+    job: JobSpec, summary: StudySummary, tracker: Tracker | None, clock: _Clock, *, completed: bool
+) -> str | None:
+    clock.stage("writing the report")
+    view = view_of(summary)
+    files = write_report_files(view, work_folder(job.storage) / "reports" / job.name)
+    if tracker is None:
+        return None
+    clock.stage("recording in MLflow")
+    tracker.finish(view, files, completed=completed)
+    tracker.flush(_FLUSH_S)
+    address = tracker.address
+    if address is None:
+        return None
+    return address.url if address.command is None else f"{address.url} after `{address.command}`"

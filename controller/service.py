@@ -1,0 +1,237 @@
+"""The study as worker slots and the driver see it: work in batches, heartbeats, and an end for slots that are gone."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from controller.progress import StudyProgress
+from controller.study import Study
+from workers.protocol import FailureReason, TrialFailure, TrialReport, TrialRequest
+
+_BATCH_S = 2.0
+_LARGEST_BATCH = 32
+_IDLE_DEATHS = 5
+_PROGRESS_EVERY_S = 0.5
+
+
+class WorkerStartError(RuntimeError):
+    """Workers can't be built, or die before they get to work."""
+
+
+class StaleSlotError(RuntimeError):
+    """The slot was given up; its process must end and start anew."""
+
+
+class SearchError(RuntimeError):
+    """The search can't go on for a reason that lies outside the study."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotProcess:
+    """Where the process of a slot runs."""
+
+    node_id: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a slot is to do next.
+
+    Attributes:
+        requests: Policies to score, in this order; none means: ask again soon.
+        stop: Whether nothing more will come.
+    """
+
+    requests: tuple[TrialRequest, ...] = ()
+    stop: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What the driver sees.
+
+    Attributes:
+        progress: How far the study is.
+        error: Why the search has ended before its time; None if it has not.
+        finished: Whether nothing more will happen.
+        condemned: Processes of slots that have gone silent; the driver ends them.
+    """
+
+    progress: StudyProgress
+    error: Exception | None
+    finished: bool
+    condemned: tuple[SlotProcess, ...] = ()
+
+
+@dataclass(slots=True)
+class _Slot:
+    """State of one worker slot."""
+
+    process: SlotProcess
+    incarnation: int
+    last_beat: float
+    held: list[str] = field(default_factory=list)
+    began: str | None = None
+    began_at: float = 0.0
+    alive: bool = True
+
+
+class StudyService:
+    """Serves a study to worker slots. One call at a time: an actor, or a plain object in tests.
+
+    Args:
+        study: What is served.
+        grace_s: Seconds of silence after which a slot counts as dead.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, study: Study, *, grace_s: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._study = study
+        self._grace_s = grace_s
+        self._clock = clock
+        self._slots: dict[str, _Slot] = {}
+        self._error: Exception | None = None
+        self._condemned: list[SlotProcess] = []
+        self._idle_deaths = 0
+        self._mean_s: float | None = None
+        self._progress: StudyProgress | None = None
+        self._measured_at = 0.0
+        self._changed = True
+
+    def register(self, slot: str, process: SlotProcess) -> int:
+        """Take a slot's new process in; what its former one held is given up.
+
+        Returns:
+            Number of this process among those of the slot, from 1; every other call names it.
+        """
+        before = self._slots.get(slot)
+        if before is not None and before.alive:
+            self._bury(before, "its process ended")
+        incarnation = 1 if before is None else before.incarnation + 1
+        self._slots[slot] = _Slot(process=process, incarnation=incarnation, last_beat=self._clock())
+        return incarnation
+
+    def broken(self, slot: str, message: str) -> None:
+        """Hear that the slot's worker could not be built: the next one could not either, so the search ends."""
+        self._end(WorkerStartError(f"a worker must load model and data before it scores; slot {slot}: {message}"))
+
+    def beat(self, slot: str, incarnation: int) -> None:
+        """Hear that the slot is alive; of one that was given up there is nothing to note."""
+        found = self._slots.get(slot)
+        if found is not None and found.alive and found.incarnation == incarnation:
+            found.last_beat = self._clock()
+
+    def take(self, slot: str, incarnation: int) -> Work:
+        """Hand out about two seconds of work.
+
+        Raises:
+            StaleSlotError: The slot was given up meanwhile.
+        """
+        holder = self._holder(slot, incarnation)
+        for attempt in [a for a in holder.held if a != holder.began]:
+            self._guarded(self._study.give_back, attempt, "its slot asked for other work")
+        holder.held, holder.began = [], None
+        requests: list[TrialRequest] = []
+        if self._error is None:
+            self._guarded(lambda: requests.extend(self._study.ask(self._batch_size(), worker=slot)))
+        holder.held = [request.attempt for request in requests]
+        return Work(requests=tuple(requests), stop=not requests and (self._error is not None or self._study.finished))
+
+    def begin(self, slot: str, incarnation: int, attempt: str) -> None:
+        """Hear that the slot has begun with an attempt of its batch."""
+        holder = self._holder(slot, incarnation)
+        holder.began, holder.began_at = attempt, self._clock()
+        holder.last_beat = holder.began_at
+
+    def tell(self, slot: str, incarnation: int, result: TrialReport | TrialFailure) -> None:
+        """Take a result; one of an attempt that was given up is rejected by its token."""
+        holder = self._slots.get(slot)
+        if holder is not None and holder.incarnation == incarnation:
+            if holder.began == result.attempt:
+                seconds = self._clock() - holder.began_at
+                self._mean_s = seconds if self._mean_s is None else 0.7 * self._mean_s + 0.3 * seconds
+                holder.began = None
+            holder.held = [attempt for attempt in holder.held if attempt != result.attempt]
+            holder.last_beat = self._clock()
+        self._idle_deaths = 0
+        self._guarded(self._study.tell, result)
+
+    def stop(self) -> None:
+        """Hand out nothing more; what is at work may finish."""
+        self._study.stop()
+        self._changed = True
+
+    def snapshot(self) -> Snapshot:
+        """Look after silent slots and say how far the study is."""
+        self._reap()
+        finished = self._error is not None or self._study.finished
+        now = self._clock()
+        if self._progress is None or (self._changed and (finished or now - self._measured_at >= _PROGRESS_EVERY_S)):
+            self._progress, self._measured_at, self._changed = self._study.progress(), now, False
+        condemned, self._condemned = tuple(self._condemned), []
+        progress = replace(self._progress, elapsed_s=self._study.elapsed_s, stop=self._study.stop_reason)
+        return Snapshot(progress=progress, error=self._error, finished=finished, condemned=condemned)
+
+    def close(self) -> Snapshot:
+        """Give back what is still open, and write how the study stands."""
+        self._guarded(self._study.close)
+        self._changed = True
+        return replace(self.snapshot(), finished=True)
+
+    def _batch_size(self) -> int:
+        """About two seconds of work, but so that the last batches are spread over the slots."""
+        if self._mean_s is None:
+            return 1
+        fair = math.ceil(self._study.remaining / (2 * max(1, len(self._slots))))
+        return max(1, min(_LARGEST_BATCH, int(_BATCH_S / max(self._mean_s, 1e-3)), fair))
+
+    def _holder(self, slot: str, incarnation: int) -> _Slot:
+        found = self._slots.get(slot)
+        if found is None or not found.alive or found.incarnation != incarnation:
+            raise StaleSlotError(f"slot {slot} was silent for more than {self._grace_s:g} s and was given up")
+        return found
+
+    def _reap(self) -> None:
+        """Give up slots that have been silent for longer than the grace time."""
+        for slot in self._slots.values():
+            if slot.alive and self._clock() - slot.last_beat > self._grace_s:
+                self._condemned.append(slot.process)
+                self._bury(slot, f"it was silent for more than {self._grace_s:g} s")
+
+    def _bury(self, slot: _Slot, why: str) -> None:
+        """Give up what a dead slot held: the attempt at work has died with it, the others were never begun."""
+        slot.alive = False
+        if slot.began is None:
+            self._idle_deaths += 1
+        for attempt in slot.held:
+            if attempt == slot.began:
+                message = f"the worker died in the middle of the trial: {why}"
+                failure = TrialFailure(trial=-1, attempt=attempt, reason=FailureReason.WORKER_DIED, message=message)
+                self._guarded(self._study.tell, failure)
+            else:
+                self._guarded(self._study.give_back, attempt, f"its worker died before: {why}")
+        slot.held, slot.began = [], None
+        if self._idle_deaths >= _IDLE_DEATHS:
+            self._end(
+                WorkerStartError(
+                    f"workers died {self._idle_deaths} times in a row before they scored anything ({why}); "
+                    "most often memory is short: lower parallel, or see the worker logs of Ray"
+                )
+            )
+
+    def _guarded(self, action: Callable[..., object], *arguments: object) -> None:
+        """Do something to the study; what goes wrong ends the search and is told to the driver."""
+        self._changed = True
+        try:
+            action(*arguments)
+        except Exception as error:
+            self._end(error)
+
+    def _end(self, error: Exception) -> None:
+        self._study.stop()
+        if self._error is None:
+            own = type(error).__module__.startswith("controller.")
+            # Errors of libraries may not survive the way to the driver.
+            self._error = error if own else SearchError(f"{type(error).__name__}: {error}")

@@ -1,0 +1,102 @@
+"""Worker slots: what Ray Tune runs. A slot keeps one worker warm and scores what the study hands out."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ray
+from ray.tune import Trainable
+
+from controller.guard import evaluate_guarded
+from controller.service import SlotProcess, Work
+from workers.protocol import FailureReason, TrialFailure, TrialRequest, Worker
+
+_STEP_S = 2.0
+_IDLE_S = 0.1
+_LAST_WORDS_S = 10.0
+
+
+class WorkerSlot(Trainable):  # type: ignore[misc]  # ray is untyped
+    """One slot as a Tune trial: Tune places it and starts it anew when its process dies, the study does the rest."""
+
+    def setup(
+        self,
+        config: Mapping[str, Any],
+        service: Any = None,
+        make_worker: Callable[[], Worker] | None = None,
+        trial_timeout_s: float | None = None,
+        heartbeat_s: float = 1.0,
+    ) -> None:
+        """Report to the study and build the worker.
+
+        Args:
+            config: Holds the number of the slot.
+            service: Handle of the `StudyService` actor.
+            make_worker: Builds the worker.
+            trial_timeout_s: Seconds that one evaluation may take; None for no limit.
+            heartbeat_s: Seconds between signs of life.
+        """
+        assert make_worker is not None
+        self._service = service
+        self._timeout_s = trial_timeout_s
+        self._name = f"slot {config['slot']}"
+        process = SlotProcess(node_id=ray.get_runtime_context().get_node_id(), pid=os.getpid())
+        self._incarnation: int = ray.get(service.register.remote(self._name, process))
+        self._ended = threading.Event()
+        threading.Thread(target=self._beat, args=(heartbeat_s,), daemon=True).start()
+        self._worker: Worker | None = None
+        try:
+            self._worker = make_worker()
+        except Exception as error:
+            ray.get(service.broken.remote(self._name, f"{type(error).__name__}: {error}"))
+
+    def step(self) -> dict[str, Any]:
+        """Work for about two seconds: take a batch, score it, tell each result at once."""
+        scored = 0
+        deadline = time.monotonic() + _STEP_S
+        while True:
+            work: Work = ray.get(self._service.take.remote(self._name, self._incarnation))
+            if work.stop or self._worker is None:
+                return {"done": True, "scored": scored}
+            told = [self._score(self._worker, request) for request in work.requests]
+            ray.get(told)
+            scored += len(told)
+            if time.monotonic() >= deadline:
+                return {"done": False, "scored": scored}
+            if not told:
+                time.sleep(_IDLE_S)
+
+    def cleanup(self) -> None:
+        """Fall silent."""
+        self._ended.set()
+
+    def _score(self, worker: Worker, request: TrialRequest) -> Any:
+        self._service.begin.remote(self._name, self._incarnation, request.attempt)
+        watch = None
+        if self._timeout_s is not None:
+            watch = threading.Timer(self._timeout_s, self._give_up, (request,))
+            watch.daemon = True
+            watch.start()
+        result = evaluate_guarded(worker, request)
+        if watch is not None:
+            watch.cancel()
+        return self._service.tell.remote(self._name, self._incarnation, result)
+
+    def _give_up(self, request: TrialRequest) -> None:
+        """End this process in the middle of a trial that hangs: nothing else frees what it holds."""
+        failure = TrialFailure(
+            trial=request.trial,
+            attempt=request.attempt,
+            reason=FailureReason.TIMEOUT,
+            message=f"no result within {self._timeout_s:g} s",
+        )
+        try:
+            ray.get(self._service.tell.remote(self._name, self._incarnation, failure), timeout=_LAST_WORDS_S)
+        finally:
+            os._exit(1)
+
+    def _beat(self, every_s: float) -> None:
+        while not self._ended.wait(every_s):
+            self._service.beat.remote(self._name, self._incarnation)

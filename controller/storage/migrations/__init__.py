@@ -1,0 +1,1 @@
+"""Versions of the schema, in the order in which Alembic applies them."""

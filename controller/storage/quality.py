@@ -1,0 +1,96 @@
+"""Paid scores: quality by evaluation, policy, split and rung, with the score of every example."""
+
+import zlib
+from datetime import UTC, datetime
+
+import numpy as np
+from sqlalchemy import Engine, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from controller.storage.engine import READ_ONLY
+from controller.storage.schema import QualityRow
+from evaluators.scores import Quality
+
+WHOLE_SPLIT = 0
+"""Rung of a score over all examples of the split."""
+_FLOAT = np.dtype("<f8")
+
+
+def encode_per_example(values: tuple[float, ...]) -> bytes:
+    """Pack scores of examples without loss."""
+    return zlib.compress(np.asarray(values, dtype=_FLOAT).tobytes())
+
+
+def decode_per_example(packed: bytes) -> tuple[float, ...]:
+    """Unpack what `encode_per_example` packed."""
+    return tuple(np.frombuffer(zlib.decompress(packed), dtype=_FLOAT).tolist())
+
+
+class QualityStore:
+    """Scores that were paid for once.
+
+    Args:
+        engine: The database.
+        evaluation_digest: Digest of all that a quality depends on beside the policy: model, data, method.
+    """
+
+    def __init__(self, engine: Engine, evaluation_digest: str) -> None:
+        self._engine = engine
+        self._evaluation = evaluation_digest
+
+    def get(self, policy_digest: str, split: str, rung: int = WHOLE_SPLIT) -> Quality | None:
+        """Return the score, or None if nobody paid for it yet."""
+        with Session(self._engine.execution_options(**READ_ONLY)) as session:
+            row = session.get(QualityRow, (self._evaluation, policy_digest, split, rung))
+            return None if row is None else _quality(row)
+
+    def all_of(self, split: str) -> dict[str, Quality]:
+        """Return all scores over the whole split, by policy digest."""
+        query = select(QualityRow).where(
+            QualityRow.evaluation_digest == self._evaluation,
+            QualityRow.split == split,
+            QualityRow.rung == WHOLE_SPLIT,
+        )
+        with Session(self._engine.execution_options(**READ_ONLY)) as session:
+            return {row.policy_digest: _quality(row) for row in session.scalars(query)}
+
+    def put(self, policy_digest: str, split: str, quality: Quality, rung: int = WHOLE_SPLIT) -> None:
+        """Keep a score; where there is one already, that one stays."""
+        with Session(self._engine) as session, session.begin():
+            keep_quality(session, self._evaluation, policy_digest, split, quality, rung)
+
+
+def keep_quality(
+    session: Session,
+    evaluation_digest: str,
+    policy_digest: str,
+    split: str,
+    quality: Quality,
+    rung: int = WHOLE_SPLIT,
+) -> None:
+    """Keep a score within a transaction; where there is one already, that one stays."""
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    row = insert(QualityRow).values(
+        evaluation_digest=evaluation_digest,
+        policy_digest=policy_digest,
+        split=split,
+        rung=rung,
+        metric=quality.metric,
+        value=quality.value,
+        kl_to_dense=quality.kl_to_dense,
+        seconds=quality.seconds,
+        per_example=encode_per_example(quality.per_example),
+        created_at=datetime.now(UTC),
+    )
+    session.execute(row.on_conflict_do_nothing())
+
+
+def _quality(row: QualityRow) -> Quality:
+    return Quality(
+        metric=row.metric,
+        value=row.value,
+        per_example=decode_per_example(row.per_example),
+        kl_to_dense=row.kl_to_dense,
+        seconds=row.seconds,
+    )

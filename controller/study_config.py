@@ -1,0 +1,167 @@
+"""What a study is told, and the ways in which it ends early."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from controller.errors import PreflightError, UsageError
+from controller.job import Constraints, Objective
+from controller.storage.records import StudyRecord, canonical_json
+from search_spaces.space import SearchSpace
+
+_DIFFERENCES_SHOWN = 12
+
+
+class StudyConflictError(UsageError):
+    """A study of that name exists, and its job is another one."""
+
+
+class DenseModelError(PreflightError):
+    """The dense model has no score, or one that leaves nothing to lose."""
+
+
+class TooManyFailuresError(RuntimeError):
+    """Most trials fail, so more of them would tell nothing new."""
+
+
+class StopReason(StrEnum):
+    """Why a search has ended."""
+
+    TRIALS = "trials"
+    """All trials that were asked for are done."""
+    TIMEOUT = "timeout"
+    """The time is over."""
+    EXHAUSTED = "exhausted"
+    """Every policy of the space was seen, or the sampler proposes nothing that is new and cheap enough."""
+    INTERRUPTED = "interrupted"
+    """It was told to stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyConfig:
+    """All that a study needs to know; `JobSpec` and the model give it.
+
+    Attributes:
+        name: Name of the study, unique in its database.
+        space: What may be proposed.
+        objectives: What the front is spanned by.
+        constraints: Bounds on what may be picked.
+        sampler: Name of a registered sampler.
+        seed: Seed of the sampler.
+        trials: Policies that get a score or a failure, baselines apart.
+        timeout_s: Seconds after which no new trial starts; None for no limit.
+        evaluation_digest: Digest of all that a quality depends on beside the policy: model, data, method.
+        target_digest: Digest of all that costs depend on beside the policy: target, workload, latency table.
+        job_digest: Digest of the job's content.
+        job: The job as JSON values, passwords masked, kept with the study.
+        fixed: The part of the job that can't change once there are trials, as JSON values.
+        chance_quality: Quality of guessing; the dense model must have more.
+    """
+
+    name: str
+    space: SearchSpace
+    objectives: tuple[Objective, ...] = (Objective.QUALITY, Objective.LATENCY_MS, Objective.SIZE_BYTES)
+    constraints: Constraints = field(default_factory=Constraints)
+    sampler: str = "tpe"
+    seed: int = 0
+    trials: int = 100
+    timeout_s: float | None = None
+    evaluation_digest: str
+    target_digest: str = ""
+    job_digest: str = ""
+    job: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    chance_quality: float = 0.0
+
+    @property
+    def fixed_json(self) -> str:
+        """Everything that makes older trials useless if it changes, as canonical JSON."""
+        return canonical_json(
+            {
+                "job": dict(self.fixed),
+                "space": describe_space(self.space),
+                "objectives": [str(objective) for objective in self.objectives],
+                "evaluation": self.evaluation_digest,
+                "target": self.target_digest,
+            }
+        )
+
+    @property
+    def space_digest(self) -> str:
+        """Digest of the units and their choices."""
+        return hashlib.sha256(canonical_json(describe_space(self.space)).encode()).hexdigest()[:16]
+
+
+def describe_space(space: SearchSpace) -> dict[str, Any]:
+    """Return the units of a space and their choices as JSON values."""
+    return {
+        "base_format": space.base_format,
+        "units": {
+            s.unit.name: {"groups": s.unit.groups, "keep": list(s.keeps), "formats": list(s.formats)}
+            for s in space.unit_spaces
+        },
+    }
+
+
+def check_same_study(record: StudyRecord, config: StudyConfig) -> None:
+    """Refuse to continue a study whose trials would not compare with new ones.
+
+    The number of trials, the time limit and the number of workers may change.
+
+    Raises:
+        StudyConflictError: Space, objectives, data or whatever else is fixed has changed; the message shows how.
+    """
+    before, now = json.loads(record.fixed_json), json.loads(config.fixed_json)
+    if before == now:
+        return
+    lines = list(_differences(before, now))
+    more = [f"and {len(lines) - _DIFFERENCES_SHOWN} more"] if len(lines) > _DIFFERENCES_SHOWN else []
+    raise StudyConflictError(
+        "\n  ".join(
+            [
+                f"a study can't change what its trials were scored on; study {record.name!r} differs in:",
+                *lines[:_DIFFERENCES_SHOWN],
+                *more,
+                "give the job another name, or continue with what the study has",
+            ]
+        )
+    )
+
+
+def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
+    """Yield one line for each value that differs: where, before, now."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            inner = f"{path}.{key}" if path else str(key)
+            if key not in before:
+                yield f"{inner}: nothing before, now {_short(now[key])}"
+            elif key not in now:
+                yield f"{inner}: {_short(before[key])} before, now nothing"
+            else:
+                yield from _differences(before[key], now[key], inner)
+    elif before != now:
+        yield f"{path}: {_short(before)} before, now {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def too_many_failures(failures: Sequence[tuple[str, str]], finished: int) -> TooManyFailuresError:
+    """Describe failures by reason, with one example each.
+
+    Args:
+        failures: Reason and message of each failed trial.
+        finished: How many trials have finished, failed ones included.
+    """
+    counts = Counter(reason for reason, _ in failures)
+    examples = dict(reversed(failures))
+    lines = [f"{reason} ({count}): {examples[reason]}" for reason, count in counts.most_common()]
+    return TooManyFailuresError(
+        "\n  ".join([f"{len(failures)} of {finished} trials failed, so the search has stopped:", *lines])
+    )

@@ -1,0 +1,33 @@
+"""Opens a study in whatever process it is to live in."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from controller.storage.engine import open_database
+from controller.storage.records import TrialRecord
+from controller.storage.repository import Repository
+from controller.study import Study
+from controller.study_config import StudyConfig
+from evaluators.scores import Costs
+from search_spaces.policy import Policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyFactory:
+    """Opens one study; pickles if its callables do.
+
+    Attributes:
+        config: What to search.
+        storage: URL of the database.
+        cost_of: Exact costs of a policy.
+        on_finished: Called with the study and each trial that has come to its end.
+    """
+
+    config: StudyConfig
+    storage: str = field(repr=False)
+    cost_of: Callable[[Policy], Costs]
+    on_finished: Callable[[Study, TrialRecord], None] | None = None
+
+    def __call__(self) -> Study:
+        """Create the study, or continue it (see `Study.open`)."""
+        return Study.open(self.config, Repository(open_database(self.storage)), self.cost_of, self.on_finished)

@@ -1,0 +1,263 @@
+"""A study read back from the database, as results for people and as the view that plots are made from."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from controller.errors import UsageError
+from controller.front import FrontMember, feasible, hypervolume, least_violating, pareto_front
+from controller.job import JobSpec
+from controller.progress import front_member
+from controller.results import FailureGroup, FrontRow, SearchResult
+from controller.storage.engine import open_database
+from controller.storage.records import StudyRecord, TrialRecord, TrialRole, TrialState
+from controller.storage.repository import Repository
+from controller.study_view import Bounds, PointRole, PointState, PointView, StudyView, UnitView
+from evaluators.confidence import bootstrap_interval
+from evaluators.scores import Quality
+from search_spaces.formats import FORMATS
+from workers.protocol import Split
+
+_STATES = {
+    TrialState.COMPLETE: PointState.COMPLETE,
+    TrialState.PRUNED: PointState.PRUNED,
+    TrialState.FAIL: PointState.FAILED,
+    TrialState.RUNNING: PointState.RUNNING,
+    TrialState.WAITING: PointState.RUNNING,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudySummary:
+    """A study and its scores.
+
+    Attributes:
+        record: The study.
+        job: The job; passwords in its URLs are masked.
+        trials: All trials.
+        search: Scores on the search split by policy digest.
+        holdout: Scores on the holdout by policy digest, as far as they exist.
+        chance_quality: Quality of guessing.
+        foreign: How the latency table's hardware differs from the machine that searched.
+    """
+
+    record: StudyRecord
+    job: JobSpec
+    trials: Sequence[TrialRecord]
+    search: Mapping[str, Quality]
+    holdout: Mapping[str, Quality]
+    chance_quality: float
+    foreign: tuple[str, ...]
+
+    @property
+    def members(self) -> list[FrontMember]:
+        """Every scored policy."""
+        return [member for trial in self.trials if (member := front_member(trial)) is not None]
+
+    @property
+    def dense(self) -> FrontMember | None:
+        """The dense model; None before it is scored."""
+        return next((member for member in self.members if member.number == 0), None)
+
+    @property
+    def front(self) -> list[FrontMember]:
+        """Feasible members that none dominates, by falling latency."""
+        dense = self.dense
+        if dense is None:
+            return []
+        return pareto_front(feasible(self.members, self.job.constraints, dense.quality), self.job.objectives)
+
+    @property
+    def metric(self) -> str:
+        """Name of the quality metric."""
+        return next((trial.metric for trial in self.trials if trial.metric), "quality")
+
+    def trial(self, number: int) -> TrialRecord:
+        """Return a trial.
+
+        Raises:
+            UsageError: No such trial, or it has no score.
+        """
+        found = next((trial for trial in self.trials if trial.number == number), None)
+        if found is None or found.state is not TrialState.COMPLETE:
+            what = "there is none" if found is None else f"it is {found.state.value}"
+            raise UsageError(
+                f"trial {number} of study {self.record.name!r} must have a score; {what}; "
+                f"`paretrim front {self.record.name}` lists what can be exported"
+            )
+        return found
+
+
+def summarise(repository: Repository, name: str) -> StudySummary:
+    """Read a study.
+
+    Raises:
+        UsageError: No study of that name.
+    """
+    record = repository.find_study(name)
+    if record is None:
+        known = ", ".join(study.name for study in repository.studies()) or "none"
+        raise UsageError(f"no study {name!r} in the database; it has: {known}; check the name and --storage")
+    fixed = json.loads(record.fixed_json)
+    scores = repository.quality_store(fixed["evaluation"])
+    return StudySummary(
+        record=record,
+        job=JobSpec.model_validate(json.loads(record.job_json)),
+        trials=repository.trials(record.id),
+        search=scores.all_of(Split.SEARCH),
+        holdout=scores.all_of(Split.HOLDOUT),
+        chance_quality=float(fixed["job"].get("chance_quality", 0.0)),
+        foreign=tuple(fixed["job"].get("foreign_table", ())),
+    )
+
+
+def load_front(name: str, storage: str) -> SearchResult:
+    """Read the front of a study again.
+
+    Args:
+        name: Name of the study.
+        storage: URL of its database.
+    """
+    return result_of(summarise(Repository(open_database(storage)), name))
+
+
+def result_of(summary: StudySummary, *, mlflow_address: str | None = None, interrupted: bool = False) -> SearchResult:
+    """Summarise a study for people and for --json."""
+    dense, front = summary.dense, summary.front
+    volume = None
+    if dense is not None:
+        volume = hypervolume(front, summary.job.objectives, dense=dense, chance_quality=summary.chance_quality)
+    baselines = {t.number for t in summary.trials if t.role is TrialRole.BASELINE}
+    nearest: Sequence[FrontMember] = ()
+    if dense is not None and not front:
+        nearest = least_violating(summary.members, summary.job.constraints, dense.quality)
+    return SearchResult(
+        study=summary.record.name,
+        metric=summary.metric,
+        front=tuple(_row(summary, member) for member in front),
+        baselines=tuple(_row(summary, m) for m in summary.members if m.number in baselines),
+        least_violating=tuple(_row(summary, member) for member in nearest),
+        trials_done=sum(t.state.is_finished and t.role is TrialRole.TRIAL for t in summary.trials),
+        hypervolume=volume,
+        failures=_failures(summary.trials),
+        mlflow_address=mlflow_address,
+        foreign_table=bool(summary.foreign),
+        interrupted=interrupted,
+    )
+
+
+def view_of(summary: StudySummary) -> StudyView:
+    """Make the view that plots, report files and MLflow show.
+
+    Raises:
+        UsageError: The dense model has no score yet.
+    """
+    dense = summary.dense
+    if dense is None:
+        raise UsageError(f"study {summary.record.name!r} has no scored dense model yet; run its search first")
+    on_front = {member.policy_digest for member in summary.front}
+    groups = {name: unit["groups"] for name, unit in json.loads(summary.record.fixed_json)["space"]["units"].items()}
+    drop = summary.job.constraints.max_quality_drop
+    return StudyView(
+        study=summary.record.name,
+        title=summary.record.name,
+        metric=summary.metric,
+        objectives=tuple(str(objective) for objective in summary.job.objectives),
+        dense_quality=dense.quality,
+        dense_latency_ms=dense.latency_ms,
+        dense_size_bytes=dense.size_bytes,
+        bounds=Bounds(
+            min_quality=None if drop is None else dense.quality - drop,
+            max_latency_ms=summary.job.constraints.max_latency_ms,
+            max_size_bytes=summary.job.constraints.max_size_bytes,
+        ),
+        points=tuple(_point(summary, trial, on_front, groups) for trial in summary.trials),
+        hypervolume_by_trial=hypervolume_by_trial(summary, dense),
+    )
+
+
+def hypervolume_by_trial(summary: StudySummary, dense: FrontMember) -> tuple[float, ...]:
+    """Hypervolume after each finished trial, in order of their numbers."""
+    found: list[float] = []
+    front: list[FrontMember] = []
+    bounds, objectives = summary.job.constraints, summary.job.objectives
+    for trial in summary.trials:
+        if not trial.state.is_finished:
+            continue
+        member = front_member(trial)
+        if member is not None and feasible([member], bounds, dense.quality):
+            front = pareto_front([*front, member], objectives)
+        found.append(hypervolume(front, objectives, dense=dense, chance_quality=summary.chance_quality))
+    return tuple(found)
+
+
+def _row(summary: StudySummary, member: FrontMember) -> FrontRow:
+    dense = summary.dense
+    assert dense is not None
+    held = summary.holdout.get(member.policy_digest)
+    low, high = (None, None) if held is None else _interval(summary, held)
+    return FrontRow(
+        trial=member.number,
+        name=member.name,
+        policy_digest=member.policy_digest,
+        quality=member.quality,
+        holdout_quality=None if held is None else held.value,
+        holdout_low=low,
+        holdout_high=high,
+        latency_ms=member.latency_ms,
+        size_bytes=member.size_bytes,
+        latency_ratio=member.latency_ms / dense.latency_ms,
+        feasible=bool(feasible([member], summary.job.constraints, dense.quality)),
+    )
+
+
+def _interval(summary: StudySummary, quality: Quality) -> tuple[float, float]:
+    recheck = summary.job.recheck
+    return bootstrap_interval(quality.per_example, confidence=recheck.confidence, resamples=recheck.resamples)
+
+
+def _point(summary: StudySummary, trial: TrialRecord, on_front: set[str], groups: Mapping[str, int]) -> PointView:
+    dense = summary.dense
+    assert dense is not None
+    member = front_member(trial)
+    scored = summary.search.get(trial.policy.digest)
+    held = summary.holdout.get(trial.policy.digest)
+    low, high = (None, None) if scored is None else _interval(summary, scored)
+    cut = trial.state is TrialState.PRUNED
+    return PointView(
+        trial=trial.number,
+        name=trial.name,
+        role=PointRole.BASELINE if trial.role is TrialRole.BASELINE else PointRole.TRIAL,
+        state=_STATES[trial.state],
+        policy={
+            name: UnitView(
+                keep=trial.policy[name].keep,
+                groups=count,
+                format=trial.policy[name].format,
+                weight_bits=FORMATS.get(trial.policy[name].format).weight_bits,
+            )
+            for name, count in groups.items()
+        },
+        quality=trial.quality,
+        quality_low=low,
+        quality_high=high,
+        latency_ms=trial.costs.latency_ms,
+        size_bytes=trial.costs.size_bytes,
+        kl_to_dense=trial.kl_to_dense,
+        feasible=not cut and (member is None or bool(feasible([member], summary.job.constraints, dense.quality))),
+        on_front=member is not None and trial.policy.digest in on_front,
+        holdout_quality=None if held is None else held.value,
+        failure=trial.message if trial.state is TrialState.FAIL else None,
+    )
+
+
+def _failures(trials: Sequence[TrialRecord]) -> tuple[FailureGroup, ...]:
+    failed = [trial for trial in trials if trial.state is TrialState.FAIL]
+    counts = Counter(str(trial.reason) for trial in failed)
+    examples = {str(trial.reason): trial.message or "" for trial in reversed(failed)}
+    return tuple(
+        FailureGroup(reason=reason, count=count, example=examples[reason]) for reason, count in counts.most_common()
+    )

@@ -1,0 +1,113 @@
+"""The database is made, recognised, refused and upgraded."""
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import inspect, text
+
+from controller.storage import StorageError, engine, open_database, upgrade_database
+from controller.storage.schema import Base
+
+
+def url_of(folder: Path) -> str:
+    return f"sqlite:///{folder}/deep/paretrim.db"
+
+
+def test_an_empty_database_gets_the_tables_of_the_models(tmp_path: Path) -> None:
+    database = open_database(url_of(tmp_path))
+    with database.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"version_table": engine.VERSION_TABLE, "compare_type": True}
+        )
+        assert compare_metadata(context, Base.metadata) == []
+        assert set(inspect(connection).get_table_names()) == {*Base.metadata.tables, engine.VERSION_TABLE}
+    open_database(url_of(tmp_path)).dispose()
+    database.dispose()
+
+
+def test_sqlite_is_set_up_for_many_processes(tmp_path: Path) -> None:
+    database = open_database(url_of(tmp_path))
+    with database.connect() as connection:
+        found = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    database.dispose()
+    assert found == {"journal_mode": "wal", "synchronous": 1, "foreign_keys": 1, "busy_timeout": 30_000}
+
+
+def test_a_writer_takes_the_lock_at_once_and_a_reader_takes_none(tmp_path: Path) -> None:
+    database = open_database(url_of(tmp_path))
+    impatient = sqlite3.connect(f"{tmp_path}/deep/paretrim.db", timeout=0)
+    with database.connect().execution_options(**engine.READ_ONLY) as reader:
+        reader.execute(text("SELECT count(*) FROM studies"))
+        impatient.execute("BEGIN IMMEDIATE")
+        impatient.rollback()
+    with database.begin(), pytest.raises(sqlite3.OperationalError, match="locked"):
+        impatient.execute("BEGIN IMMEDIATE")
+    impatient.close()
+    database.dispose()
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("sqlite://", "SQLite needs a file"),
+        ("sqlite:///:memory:", "SQLite needs a file"),
+        ("mysql://user:secret@host/name", r"sqlite or postgresql URL; got mysql://user:\*\*\*@host/name"),
+        ("://user:secret@host", r"must be a database URL such as .*; got '://user:\*\*\*@host'"),
+    ],
+)
+def test_other_urls_are_refused_without_the_password(url: str, message: str) -> None:
+    with pytest.raises(StorageError, match=message) as caught:
+        open_database(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"can't use the database .*unable to open database file"):
+        open_database(f"sqlite:///{tmp_path}")
+
+
+def test_tables_of_another_program_are_left_alone(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "other.db") as other:
+        other.execute("CREATE TABLE trials (id INTEGER)")
+    other.close()
+    with pytest.raises(
+        StorageError, match=r"tables of another program \(trials\); give Paretrim a database of its own"
+    ):
+        open_database(f"sqlite:///{tmp_path}/other.db")
+
+
+def test_an_upgrade_of_this_release_changes_nothing(tmp_path: Path) -> None:
+    assert upgrade_database(url_of(tmp_path)) == (None, "0001")
+    assert upgrade_database(url_of(tmp_path)) == ("0001", "0001")
+
+
+@pytest.fixture
+def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that knows one more migration than this one."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(engine.MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "versions" / "0002_next.py").write_text(
+        "import sqlalchemy as sa\nfrom alembic import op\n"
+        "revision = '0002'\ndown_revision = '0001'\nbranch_labels = None\ndepends_on = None\n"
+        "def upgrade():\n    op.add_column('studies', sa.Column('lease_holder', sa.Text(), nullable=True))\n"
+    )
+    monkeypatch.setattr(engine, "MIGRATIONS", folder)
+
+
+def test_upgrade_brings_an_older_database_forward(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = url_of(tmp_path)
+    open_database(url).dispose()
+    request.getfixturevalue("next_release")
+    assert upgrade_database(url) == ("0001", "0002")
+    database = open_database(url)
+    assert "lease_holder" in {column["name"] for column in inspect(database).get_columns("studies")}
+    database.dispose()
