@@ -76,7 +76,7 @@ def train_digits_model(data: Path, out: Path, *, seed: int = 0) -> float:
             pixels = (images[rows] / 255 - 0.3) / 0.37
             loss = torch.nn.functional.cross_entropy(model(pixel_values=pixels).logits, labels[rows])
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
     model.eval()
@@ -94,4 +94,3 @@ def _read(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     images = torch.tensor([row["image"] for row in rows], dtype=torch.float32)[:, None]
     return images, torch.tensor([row["label"] for row in rows])
-

@@ -36,7 +36,7 @@ class Registry(Generic[T]):
             for name in names:
                 if name in self._entries:
                     raise RegistryError(f"{self._noun} {name!r} is registered twice; give one of them another name")
-                self._entries[name] = entry
+            self._entries.update(dict.fromkeys(names, entry))
             return entry
 
         return add
@@ -64,4 +64,11 @@ class Registry(Generic[T]):
         group, self._group = self._group, None
         if group is not None:
             for point in entry_points(group=group):
-                point.load()
+                try:
+                    point.load()
+                except Exception as error:
+                    self._group = group
+                    raise RegistryError(
+                        f"{self._noun} plug-in {point.name!r} ({point.value}) must import; it raised "
+                        f"{type(error).__name__}: {error}; repair or uninstall the distribution that brings it"
+                    ) from error

@@ -194,11 +194,20 @@ class SearchSpace:
         return found
 
     def to_parameters(self, policy: Policy) -> dict[str, int | str]:
-        """Write a policy as parameters; at keep 0 the format parameter is the unit's first format."""
+        """Write a policy as parameters; at keep 0 the format parameter is the unit's first format.
+
+        Raises:
+            PolicyError: The policy is not in the space, or is the dense one where the space does not offer it.
+        """
         self.validate(policy)
         found: dict[str, int | str] = {}
         for space in self.unit_spaces:
             choice = policy[space.unit.name]
+            if choice not in space.choices(self.base_format):
+                raise PolicyError(
+                    f"parameters express what the space offers; it keeps {list(space.keeps)} of unit "
+                    f"{space.unit.name!r} in {list(space.formats)}; got the dense {choice}"
+                )
             if len(space.keeps) > 1:
                 found[space.unit.name + KEEP_SUFFIX] = choice.keep
             if len(space.formats) > 1:
@@ -206,7 +215,17 @@ class SearchSpace:
         return found
 
     def from_parameters(self, parameters: Mapping[str, int | str]) -> Policy:
-        """Read a policy from parameters, the inverse of `to_parameters`."""
+        """Read a policy from parameters, the inverse of `to_parameters`.
+
+        Raises:
+            PolicyError: A parameter is missing, unknown, or has a value that is not offered.
+        """
+        expected = self.parameters().keys()
+        if parameters.keys() != expected:
+            raise PolicyError(
+                f"a policy has one value for each parameter; missing {sorted(expected - parameters.keys())}, unknown "
+                f"{sorted(parameters.keys() - expected)}; the space was declared otherwise when they were written"
+            )
         choices = {}
         for space in self.unit_spaces:
             name = space.unit.name

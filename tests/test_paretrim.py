@@ -61,13 +61,15 @@ def test_the_program_says_what_hides_a_package(tmp_path):
 
 def test_functions_hand_on_to_the_services(tmp_path, monkeypatch):
     calls = []
-    service = types.ModuleType("controller.operations")
+    operations = types.ModuleType("controller.operations")
     operations.run_search = lambda job, on_progress: calls.append(("search", job.name, on_progress(None)))
     operations.load_front = lambda study, storage: calls.append(("front", study, storage))
-    operations.run_export = lambda study, storage, *, pick, trial, out: calls.append(("export", study, pick, trial, out))
+    operations.run_export = lambda study, storage, *, pick, trial, out: calls.append(
+        ("export", study, pick, trial, out)
+    )
     operations.run_profile = lambda model, target, out, on_progress: calls.append(("profile", model, target, out))
-    monkeypatch.setitem(sys.modules, "controller.operations", service)
-    monkeypatch.setattr(controller, "operations", service, raising=False)
+    monkeypatch.setitem(sys.modules, "controller.operations", operations)
+    monkeypatch.setattr(controller, "operations", operations, raising=False)
     path = tmp_path / "job.json"
     path.write_text(json.dumps(JOB))
     paretrim.search(str(path))

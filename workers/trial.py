@@ -24,6 +24,7 @@ from workers.calibrate import Calibration
 from workers.data import load_splits
 from workers.model import load_model
 from workers.protocol import Split, TrialReport, TrialRequest, WorkerSpec
+from workers.quiet import no_progress_bars
 from workers.targets import TARGETS, TargetConfig
 from workers.variants import Variant, VariantMaker, VariantStore
 
@@ -77,12 +78,14 @@ class TrialWorker:
 
     def __init__(self, spec: WorkerSpec) -> None:
         torch.set_num_threads(spec.threads)
-        self._spec = spec
-        loaded = load_model(spec.model)
+        self.spec = spec
+        with no_progress_bars():
+            loaded = load_model(spec.model)
         self.task, self.structure, self.processor = loaded.task, loaded.structure, loaded.processor
         self.space = space_of(spec, self.structure)
         self.costs = cost_model_of(spec, self.structure)
-        self.splits = load_splits(spec.data, self.task, seed=spec.seed)
+        with no_progress_bars():
+            self.splits = load_splits(spec.data, self.task, seed=spec.seed)
         calls = stack_calls(self.task, self.splits.calibration, batch=spec.target.batch)
         calibration = Calibration(self.structure.units, calls, self._dense_model)
         self._maker = VariantMaker(loaded.model, self.structure.units, calibration)
@@ -94,7 +97,7 @@ class TrialWorker:
     @property
     def evaluation_digest(self) -> str:
         """Identity of all that a quality depends on beside the policy: weights, method, data and calls."""
-        parts = [self._maker.model_digest, self.splits.digest, self._spec.data.max_length, self._spec.target.batch]
+        parts = [self._maker.model_digest, self.splits.digest, self.spec.data.max_length, self.spec.target.batch]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def prepare(self, progress: Progress | None = None) -> None:
@@ -136,7 +139,7 @@ class TrialWorker:
         """The evaluator of a split, which knows the dense model's outputs there."""
         if split not in self._evaluators:
             examples: tuple[Example, ...] = getattr(self.splits, split.value)
-            evaluator = QualityEvaluator(self.task, examples, batch=self._spec.target.batch)
+            evaluator = QualityEvaluator(self.task, examples, batch=self.spec.target.batch)
             self.model_of(self.space.dense_policy())
             evaluator.set_dense(evaluator.logits(self._forward))
             self._evaluators[split] = evaluator
@@ -153,4 +156,4 @@ class TrialWorker:
 
     def _dense_model(self) -> torch.nn.Module:
         """The dense model for calibration: the skeleton while nothing was assembled, else the files once more."""
-        return self._assembler.model if self._fresh_model else load_model(self._spec.model).model
+        return self._assembler.model if self._fresh_model else load_model(self.spec.model).model

@@ -88,7 +88,9 @@ def class_index(label: Any, config: Any, *, row: int) -> int:
         TaskError: The model has no such class.
     """
     names = {str(name): int(index) for name, index in (getattr(config, "label2id", None) or {}).items()}
-    text = str(label).strip()
+    # A table with one label missing or broken hands over all others as floats; those are not to blame.
+    whole = isinstance(label, float) and label.is_integer()
+    text = str(int(label) if whole else label).strip()
     if text in names:
         return names[text]
     try:

@@ -65,16 +65,16 @@ def structure_of(model: nn.Module) -> ModelStructure:
     try:
         units = architecture.units(model)
         fixed = architecture.fixed_parts(model)
+        fixed_bytes = _bytes_outside(model, {layer for unit in units for layer in unit.layers})
     except AttributeError as error:
         raise UnsupportedModelError(
             f"{type(model).__name__} is not built as the architecture {name!r} expects ({error})"
         ) from error
-    unit_layers = {layer for unit in units for layer in unit.layers}
     return ModelStructure(
         architecture=name,
         units=units,
         fixed=fixed,
-        fixed_bytes=_bytes_outside(model, unit_layers),
+        fixed_bytes=fixed_bytes,
         tokens=architecture.tokens(config),
         max_tokens=architecture.max_tokens(config),
     )

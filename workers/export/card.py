@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from search_spaces.policy import Policy
 from search_spaces.units import ModelStructure
@@ -26,7 +27,7 @@ def render_card(
     """
     parts = [
         _metadata(report, spec),
-        f"# {_plain(spec.model.id)}, compressed by Paretrim\n",
+        f"# {_plain(_short(spec.model.id))}, compressed by Paretrim\n",
         _summary(report, spec),
         _table(report),
         "## Policy\n",
@@ -47,18 +48,18 @@ def _metadata(report: ExportReport, spec: WorkerSpec) -> str:
     holdout = report.splits["holdout"]
     index = [
         {
-            "name": spec.model.id,
+            "name": _short(spec.model.id),
             "results": [
                 {
                     "task": {"type": spec.model.task},
-                    "dataset": {"name": spec.data.source, "type": "local", "split": "holdout"},
+                    "dataset": {"name": _short(spec.data.source), "type": "local", "split": "holdout"},
                     "metrics": [{"type": report.metric, "value": round(holdout.metric, 6), "verified": False}],
                 }
             ],
         }
     ]
     lines = {
-        "base_model": spec.model.id,
+        "base_model": _short(spec.model.id),
         "library_name": "onnx",
         "pipeline_tag": spec.model.task,
         "tags": ["paretrim", "pruned", "quantized"],
@@ -113,7 +114,7 @@ def _table(report: ExportReport) -> str:
             f"{report.dense_size_bytes / 1e6:.2f}",
         ),
         ("largest logit difference, holdout", "", f"{holdout.max_logit_difference:.4f}", ""),
-        ("mean cosine of logits, holdout", "", f"{holdout.cosine:.5f}", ""),
+        ("cosine of logits, holdout", "", f"{holdout.cosine:.5f}", ""),
     ]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 
@@ -127,6 +128,11 @@ def _policy_table(structure: ModelStructure, policy: Policy) -> str:
         name = choice.format if choice.keep else "left out"
         lines.append(f"| {unit.name} | {choice.keep} of {unit.groups} | `{strip}` | {name} |")
     return "\n".join(lines) + "\n"
+
+
+def _short(source: str) -> str:
+    """A hub id as it is; of a path on some machine only the last part."""
+    return Path(source).name if Path(source).is_absolute() or source.startswith(".") else source
 
 
 def _plain(text: str) -> str:

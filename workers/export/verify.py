@@ -70,7 +70,8 @@ class SplitMeasurement(BaseModel):
         searched_metric: Metric of the searched model on the same examples.
         max_logit_difference: Largest absolute difference of a logit.
         mean_logit_difference: Mean absolute difference.
-        cosine: Mean cosine of the two logit vectors of an example.
+        cosine: Cosine of the logits of all examples, taken as one vector: an example next to the decision boundary has
+            logits near zero, whose own cosine says nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -207,14 +208,14 @@ def _compare(evaluator: Any, searched_NC: Any, exported_NC: Any) -> SplitMeasure
     import torch
 
     difference_NC = (searched_NC - exported_NC).abs()
-    cosine_N = torch.nn.functional.cosine_similarity(searched_NC, exported_NC, dim=-1)
+    cosine = torch.nn.functional.cosine_similarity(searched_NC.flatten(), exported_NC.flatten(), dim=0)
     return SplitMeasurement(
         examples=len(exported_NC),
         metric=evaluator.score(exported_NC).value,
         searched_metric=evaluator.score(searched_NC).value,
         max_logit_difference=float(difference_NC.max()),
         mean_logit_difference=float(difference_NC.mean()),
-        cosine=float(cosine_N.mean()),
+        cosine=float(cosine),
     )
 
 

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from search_spaces.formats import ActivationPrecision, Format
 from workers.quantization.codes import Codes
 
+_NEGLIGIBLE = 1e-30
+"""Blocks of inputs no larger than this count as zero: the inverse of their scale would overflow."""
+
 
 class CallScope:
     """How many examples of the batch axis belong to one call of the deployed model.
@@ -109,7 +112,7 @@ class BlockInt4Linear(nn.Module):
         padded = nn.functional.pad(input, (0, padding)) if padding else input
         blocks_NG = padded.view(*padded.shape[:-1], -1, self.block)
         largest_N1 = blocks_NG.abs().amax(-1, keepdim=True)
-        inverse_N1 = torch.where(largest_N1 > 0, 127 / largest_N1, torch.zeros_like(largest_N1))
+        inverse_N1 = torch.where(largest_N1 > _NEGLIGIBLE, 127 / largest_N1, torch.zeros_like(largest_N1))
         rounded = (torch.round(blocks_NG * inverse_N1) * (largest_N1 / 127)).flatten(-2)
         return nn.functional.linear(rounded[..., : self.in_features], self.weight_OK, self.bias_O)
 

@@ -1,0 +1,143 @@
+"""Trials on real, tiny models: what a worker answers does not depend on what it was asked before."""
+
+import dataclasses
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from evaluators.scores import ScoreError
+from evaluators.size import size_bytes
+from search_spaces.policy import Choice, Policy, PolicyError
+from workers import calibrate
+from workers.protocol import Split, TrialRequest
+from workers.targets import TargetConfig
+from workers.trial import TrialWorker, WorkloadError, workload_of
+
+
+@pytest.fixture(scope="module", params=["tiny_text", "tiny_image"])
+def job(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def worker(job: Any, tmp_path_factory: pytest.TempPathFactory) -> TrialWorker:
+    return TrialWorker(job.spec(tmp_path_factory.mktemp("cache")))
+
+
+def _request(policy: Policy, split: Split = Split.SEARCH) -> TrialRequest:
+    return TrialRequest(trial=3, attempt="a", policy=policy, split=split)
+
+
+@pytest.mark.parametrize("split", list(Split))
+def test_dense_model_agrees_with_labels_that_it_gave(worker: TrialWorker, split: Split) -> None:
+    report = worker.evaluate(_request(worker.space.dense_policy(), split))
+    assert report.scores.quality.value == 1.0
+    assert report.scores.quality.kl_to_dense == 0.0
+    assert (report.trial, report.attempt) == (3, "a")
+
+
+def test_labels_are_not_all_alike(worker: TrialWorker) -> None:
+    labels = [example.label for example in worker.splits.search]
+    assert worker.task.chance(labels) < 0.75
+
+
+def test_switching_policies_back_and_forth_changes_nothing(worker: TrialWorker) -> None:
+    generator = random.Random(0)
+    policies = [worker.space.dense_policy(), worker.space.smallest_policy()]
+    policies += [worker.space.random_policy(generator) for _ in range(6)]
+    first = [worker.logits(policy, Split.SEARCH) for policy in policies]
+    order = [generator.randrange(len(policies)) for _ in range(30)]
+    for index in order:
+        assert worker.logits(policies[index], Split.SEARCH).equal(first[index])
+
+
+def test_another_worker_gives_the_same_scores_without_calibrating(
+    worker: TrialWorker, job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[int, int]] = []
+    worker.prepare(lambda done, total: calls.append((done, total)))
+    assert not calls or calls[-1][0] == calls[-1][1]
+
+    def calibrate_again(*_: object) -> None:
+        raise AssertionError("variants are in the store, so nothing is left to calibrate")
+
+    monkeypatch.setattr(calibrate, "collect_moments", calibrate_again)
+    other = TrialWorker(worker.spec)
+    other.prepare(lambda done, total: pytest.fail("nothing is left to make"))
+    policy = worker.space.random_policy(random.Random(1))
+    mine, its = worker.evaluate(_request(policy)), other.evaluate(_request(policy))
+    assert dataclasses.replace(mine.scores.quality, seconds=0) == dataclasses.replace(its.scores.quality, seconds=0)
+    assert other.evaluation_digest == worker.evaluation_digest
+
+
+def test_scores_hold_time_costs_and_examples(worker: TrialWorker) -> None:
+    policy = worker.space.random_policy(random.Random(2))
+    scores = worker.evaluate(_request(policy)).scores
+    assert scores.quality.seconds > 0
+    assert len(scores.quality.per_example) == len(worker.splits.search)
+    assert scores.costs.size_bytes == size_bytes(worker.structure, policy)
+    assert 0 < scores.costs.latency_ms < worker.costs.costs(worker.space.dense_policy()).latency_ms
+
+
+def test_splits_share_no_example(worker: TrialWorker) -> None:
+    def contents(name: str) -> set[bytes]:
+        examples = getattr(worker.splits, name)
+        return {b"".join(t.numpy().tobytes() for t in example.inputs.values()) for example in examples}
+
+    calibration, search, holdout = contents("calibration"), contents("search"), contents("holdout")
+    assert not calibration & search
+    assert not search & holdout
+    assert not calibration & holdout
+
+
+def test_policy_outside_the_space_is_refused(worker: TrialWorker) -> None:
+    unit = worker.structure.units[0].name
+    with pytest.raises(PolicyError, match="is no choice of unit"):
+        worker.evaluate(_request(worker.space.dense_policy().replace(**{unit: Choice(4, "int2")})))
+
+
+def test_model_with_nan_gives_a_score_error(job: Any, tmp_path: Path) -> None:
+    broken = TrialWorker(job.spec(tmp_path))
+    broken._assembler.model.classifier.bias[0] = float("nan")
+    with pytest.raises(ScoreError, match="accuracy must be finite"):
+        broken.evaluate(_request(broken.space.dense_policy()))
+
+
+def test_stacked_calls_score_as_single_ones(job: Any, tmp_path: Path) -> None:
+    batched = TrialWorker(job.spec(tmp_path, batch=3))
+    policy = batched.space.uniform_policies()["keep 0.75, w8a8"]
+    stacked = batched.logits(policy, Split.SEARCH)
+    evaluator, model = batched.evaluator(Split.SEARCH), batched.model_of(policy)
+    batched._assembler.scope.examples = None
+    assert any(len(call.rows) > call.examples_per_call for call in evaluator.calls)
+    for call in evaluator.calls:
+        for start in range(0, len(call.rows), call.examples_per_call):
+            part = slice(start, start + call.examples_per_call)
+            with torch.inference_mode():
+                single = model(**{name: value[part] for name, value in call.inputs.items()}).logits
+            torch.testing.assert_close(stacked[list(call.rows[part])], single, rtol=1e-4, atol=1e-4)
+
+
+class TestWorkload:
+    def test_text_needs_a_length(self, tiny_text: Any) -> None:
+        structure = _structure(tiny_text)
+        with pytest.raises(WorkloadError, match=r"set target\.sequence_length"):
+            workload_of(TargetConfig(), structure)
+        with pytest.raises(WorkloadError, match="at most 64 for this model; got 65"):
+            workload_of(TargetConfig(sequence_length=65), structure)
+        assert workload_of(TargetConfig(sequence_length=64, batch=2), structure).tokens == 128
+
+    def test_images_fix_the_length(self, tiny_image: Any) -> None:
+        structure = _structure(tiny_image)
+        assert workload_of(TargetConfig(), structure).sequence_length == 17
+        with pytest.raises(WorkloadError, match=r"fixes 17 tokens for each example; got target\.sequence_length=16"):
+            workload_of(TargetConfig(sequence_length=16), structure)
+
+
+def _structure(job: Any) -> Any:
+    from workers.model import load_structure
+
+    return load_structure(job.model)
