@@ -191,7 +191,7 @@ class TestArtifact:
         report, out = released
         _, metadata, text = (out / "README.md").read_text().split("---\n", 2)
         fields = yaml.safe_load(metadata)
-        assert fields["base_model"] == exported.spec.model.id
+        assert fields["base_model"] == Path(exported.spec.model.id).name
         results = fields["model-index"][0]["results"][0]
         assert results["metrics"][0]["value"] == pytest.approx(report.splits["holdout"].metric, abs=1e-6)
         assert "| layer.0.attention | 3 of 4 | `█████████···` | w8a8 |" in text

@@ -1,0 +1,63 @@
+"""Row 25: constraints that no policy can meet are found from the table before any trial, with the nearest bound."""
+
+import re
+
+import pytest
+
+from controller.errors import PreflightError
+from controller.job import Constraints, JobSpec
+from controller.planning import plan
+from controller.preparation import cheapest, describe, price
+from controller.search import run_search
+from controller.storage.engine import open_database
+from controller.storage.repository import Repository
+
+
+@pytest.fixture
+def job(tiny_image, tmp_path):
+    spec = tiny_image.spec(tmp_path)
+    return JobSpec(
+        name="bounds",
+        model=spec.model,
+        data=spec.data,
+        space=spec.space,
+        target=spec.target,
+        storage=f"sqlite:///{tmp_path}/paretrim.db",
+    )
+
+
+def bounded(job, **bounds):
+    return job.model_copy(update={"constraints": Constraints(**bounds)})
+
+
+def nearest(message):
+    return float(re.findall(r"takes ([\d.e-]+) ms", message)[0])
+
+
+def test_search_refuses_before_any_trial_and_names_the_nearest_bound(job):
+    with pytest.raises(PreflightError, match=r"max_latency_ms is 1e-06, and the fastest policy takes") as caught:
+        run_search(bounded(job, max_latency_ms=1e-6), lambda progress: None)
+    assert Repository(open_database(job.storage)).find_study("bounds") is None
+    bound = nearest(str(caught.value)) * 1.001
+    assert price(bounded(job, max_latency_ms=bound), describe(job), lambda *stage: None)
+
+
+def test_size_too(job):
+    with pytest.raises(PreflightError, match=r"max_size_bytes is 10, and the smallest policy has [\d,]+ bytes"):
+        price(bounded(job, max_size_bytes=10), describe(job), lambda *stage: None)
+
+
+def test_validate_says_so_without_an_error(job):
+    found = plan(bounded(job, max_latency_ms=1e-6, max_size_bytes=10))
+    assert not found.constraints_reachable
+    assert len(found.unreachable) == 2
+
+
+def test_the_nearest_bound_is_that_of_a_real_policy(job):
+    priced = price(job, describe(job), lambda *stage: None)
+    space = priced.description.space
+    best_ms = min(
+        priced.costs.costs(policy).latency_ms
+        for policy in (space.smallest_policy(), space.dense_policy(), *space.uniform_policies().values())
+    )
+    assert cheapest(priced)[0] <= best_ms * (1 + 1e-9)

@@ -1,0 +1,147 @@
+"""A job from its file to a verified artifact, by the command line, with real workers on Ray."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+PROGRAM = [str(Path(sys.executable).with_name("paretrim"))]
+
+
+def write_job(job, folder, **changes):
+    content = {
+        "name": "tiny",
+        "model": {"id": job.model.id, "task": job.model.task},
+        "data": job.data.model_dump(mode="json"),
+        "space": {"keep": [1.0, 0.5, 0.0], "formats": ["fp32", "w8a8"]},
+        "target": {"table": str(job.table), "threads": 1},
+        "search": {"sampler": "nsga2", "trials": 6, "parallel": 2},
+        "storage": f"sqlite:///{folder}/paretrim.db",
+        "mlflow": {"enabled": False},
+    }
+    if job.sequence_length is not None:
+        content["target"]["sequence_length"] = job.sequence_length
+    path = folder / "job.yaml"
+    path.write_text(yaml.safe_dump({**content, **changes}))
+    return path
+
+
+def run(*arguments, cwd, code=0):
+    done = subprocess.run(
+        [*PROGRAM, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def searched(tiny_text, tmp_path_factory):
+    """A finished search of the text model: its folder and what the command printed."""
+    folder = tmp_path_factory.mktemp("searched")
+    mlflow = {"tracking_uri": f"sqlite:///{folder}/mlflow.db"}
+    job = write_job(tiny_text, folder, mlflow=mlflow)
+    return folder, json.loads(run("search", job, "--json", cwd=folder).stdout)
+
+
+def test_search_gives_a_front_beside_baselines_scored_on_the_holdout(searched):
+    _, result = searched
+    assert result["trials_done"] >= 6
+    assert [row["name"] for row in result["baselines"]][:2] == ["dense", "keep 1, w8a8"]
+    assert result["baselines"][0]["quality"] == 1.0
+    for row in (*result["front"], *result["baselines"]):
+        assert row["holdout_low"] <= row["holdout_quality"] <= row["holdout_high"]
+    points = [(row["quality"], -row["latency_ms"]) for row in result["front"]]
+    assert not any(a != b and a[0] >= b[0] and a[1] >= b[1] for a in points for b in points)
+
+
+def test_search_again_answers_from_the_database(searched):
+    folder, before = searched
+    after = json.loads(run("search", "job.yaml", "--json", cwd=folder).stdout)
+    assert after["front"] == before["front"]
+    assert after["trials_done"] == before["trials_done"]
+
+
+def test_front_shows_the_same_front_again(searched):
+    folder, result = searched
+    storage = f"sqlite:///{folder}/paretrim.db"
+    shown = json.loads(run("front", "tiny", "--json", "--storage", storage, cwd=folder).stdout)
+    assert shown["front"] == result["front"]
+
+
+def test_reports_and_mlflow_hold_the_front(searched):
+    import mlflow
+
+    folder, result = searched
+    report = folder / "reports" / "tiny"
+    assert {path.name for path in report.iterdir()} >= {"front.html", "front.png", "front.json", "trials.csv"}
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiments = [e.experiment_id for e in client.search_experiments() if e.name.startswith("paretrim/")]
+    runs = client.search_runs(experiments)
+    parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
+    on_front = [r for r in runs if r.data.tags.get("paretrim.pareto") == "true"]
+    assert len(parents) == 1
+    assert parents[0].data.metrics["hypervolume"] == pytest.approx(result["hypervolume"])
+    assert len(on_front) == len(result["front"])
+
+
+def test_a_pick_is_exported_and_verified(searched):
+    folder, result = searched
+    options = ["--storage", f"sqlite:///{folder}/paretrim.db", "--json"]
+    done = run("export", "tiny", "--pick", "fastest within 100% quality", "--out", "best", *options, cwd=folder)
+    report = json.loads(done.stdout)
+    fastest = min(result["front"], key=lambda row: row["latency_ms"])
+    assert report["policy_digest"] == fastest["policy_digest"]
+    assert report["exported_quality"] == pytest.approx(report["searched_quality"], abs=0.04)
+    assert {p.name for p in (folder / "best").iterdir()} >= {"model.onnx", "report.json", "README.md", "policy.json"}
+    again = run("export", "tiny", "--trial", fastest["trial"], "--out", "best", *options, cwd=folder, code=2)
+    assert "holds something" in again.stderr
+
+
+def test_a_changed_space_is_refused_with_the_difference(searched, tiny_text):
+    folder, _ = searched
+    other = folder / "other"
+    other.mkdir()
+    job = write_job(
+        tiny_text,
+        other,
+        space={"keep": [1.0, 0.25]},
+        storage=f"sqlite:///{folder}/paretrim.db",
+        mlflow={"enabled": False},
+    )
+    done = run("search", job, cwd=folder, code=2)
+    assert "space" in done.stderr
+    assert "keep" in done.stderr
+
+
+def test_an_interrupted_search_goes_on_and_loses_nothing(tiny_image, tmp_path):
+    space = {"keep": [1.0, 0.75, 0.5, 0.25, 0.0], "formats": ["fp32", "w8a8"]}
+    many = {"sampler": "random", "trials": 3000, "parallel": 2}
+    job = write_job(tiny_image, tmp_path, space=space, search=many)
+    with subprocess.Popen([*PROGRAM, "search", job], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "searching" in line and " 0/" not in line:
+                break
+        os.kill(process.pid, signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(120) == 130, rest
+    assert "paretrim search" in rest
+    storage = f"sqlite:///{tmp_path}/paretrim.db"
+    kept = json.loads(run("front", "tiny", "--json", "--storage", storage, cwd=tmp_path).stdout)["trials_done"]
+    assert 0 < kept < 3000
+    write_job(tiny_image, tmp_path, space=space, search={"sampler": "random", "trials": kept + 3, "parallel": 1})
+    result = json.loads(run("search", job, "--json", cwd=tmp_path).stdout)
+    assert result["trials_done"] >= kept + 3
+
+
+def test_validate_tells_what_would_happen(tiny_image, tmp_path):
+    plan = json.loads(run("validate", write_job(tiny_image, tmp_path), "--json", cwd=tmp_path).stdout)
+    assert len(plan["units"]) == 4
+    assert plan["space_size"] == 5**4
+    assert plan["min_latency_ms"] < plan["dense_latency_ms"]
+    assert not (tmp_path / "paretrim.db").exists()
