@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from controller.plots_page import page
-from controller.report_files import interval_text
 from controller.study_view import PointRole, PointState, PointView, StudyView, number, size_text
 
 if TYPE_CHECKING:  # matplotlib takes most of a second to import
@@ -114,12 +113,12 @@ def _point_data(point: PointView, units: list[str], formats: dict[str, int]) -> 
     quality = point.quality or 0.0
     hover = [
         f"<b>{html.escape(point.name)}</b>",
-        f"quality {interval_text(point)}",
+        f"quality {point.quality_text}",
         f"latency {number(point.latency_ms)} ms",
         f"size {size_text(point.size_bytes)}",
         html.escape(point.policy_summary),
     ]
-    scores = f"quality {interval_text(point)}, {number(point.latency_ms)} ms, {size_text(point.size_bytes)}"
+    scores = f"quality {point.quality_text}, {number(point.latency_ms)} ms, {size_text(point.size_bytes)}"
     choices = (point.policy.get(unit) for unit in units)
     return {
         "kind": _kind(point),
@@ -198,7 +197,7 @@ def _rows(view: StudyView, points: Sequence[PointView], index: dict[int, int]) -
     for point in points:
         latency, size = point.latency_ms or 0.0, point.size_bytes or 0
         numbers = (
-            interval_text(point),
+            point.quality_text,
             number(point.holdout_quality),
             number(latency),
             f"{latency / view.dense_latency_ms:.2f}",

@@ -129,13 +129,6 @@ def csv_cell(text: str) -> str:
     return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-def interval_text(point: PointView) -> str:
-    """Quality with its confidence interval: "0.912 (0.901 to 0.922)"."""
-    if point.quality_low is None or point.quality_high is None:
-        return number(point.quality)
-    return f"{number(point.quality)} ({number(point.quality_low)} to {number(point.quality_high)})"
-
-
 def _table(view: StudyView, points: Sequence[PointView]) -> Iterator[str]:
     if not points:
         yield "None."
@@ -149,7 +142,7 @@ def _table(view: StudyView, points: Sequence[PointView]) -> Iterator[str]:
         latency, size = point.latency_ms or 0.0, point.size_bytes or 0
         cells = (
             markdown_text(point.name) + (" \\*" if point is view.headline else ""),
-            interval_text(point),
+            point.quality_text,
             number(point.holdout_quality),
             number(latency),
             f"{latency / view.dense_latency_ms:.2f}",

@@ -101,6 +101,13 @@ class PointView:
         return all(v is not None and math.isfinite(v) for v in (self.quality, self.latency_ms))
 
     @property
+    def quality_text(self) -> str:
+        """Quality with its confidence interval: "0.912 (0.901 to 0.922)"."""
+        if self.quality_low is None or self.quality_high is None:
+            return number(self.quality)
+        return f"{number(self.quality)} ({number(self.quality_low)} to {number(self.quality_high)})"
+
+    @property
     def policy_summary(self) -> str:
         """The policy in one line: mean share kept, units left out, units in each format."""
         if not self.policy:
