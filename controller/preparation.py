@@ -58,12 +58,14 @@ class PricedSpace:
         costs: Exact costs of policies.
         table_checksum: Identity of the latency table.
         foreign: How the table's hardware differs from this machine's; empty where it is the same.
+        notes: What the profiler noted about the machine while it measured.
     """
 
     description: Description
     costs: CostModel
     table_checksum: str
     foreign: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def work_folder(storage: str) -> Path:
@@ -129,6 +131,7 @@ def price_by_table(job: JobSpec, description: Description) -> PricedSpace:
         costs=CostModel(description.structure, predictor),
         table_checksum=table.checksum,
         foreign=tuple(foreign),
+        notes=table.provenance.notes,
     )
 
 

@@ -185,6 +185,7 @@ class SearchResult(Record):
         mlflow_address: Where to look at the runs; None where MLflow is off.
         foreign_table: Whether latencies come from a table of other hardware.
         interrupted: Whether the search was stopped before its end.
+        notes: What else the user should know, a line each: a noisy machine, an MLflow server that does not answer.
     """
 
     study: str
@@ -198,6 +199,7 @@ class SearchResult(Record):
     mlflow_address: str | None = None
     foreign_table: bool = False
     interrupted: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def feasible(self) -> bool:

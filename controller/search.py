@@ -25,7 +25,7 @@ from controller.study_summary import StudySummary, result_of, summarise, view_of
 from controller.study_view import number
 from controller.tracking import Tracker, experiment_name
 from workers.protocol import Split, TrialRequest, WorkerSpec
-from workers.trial import TrialWorker
+from workers.trial import TrialWorker, check_data
 
 OnProgress = Callable[[Progress], None]
 _FLUSH_S = 60.0
@@ -91,15 +91,18 @@ def run_search(job: JobSpec, on_progress: OnProgress) -> SearchResult:
     clock = _Clock(on_progress)
     clock.stage("reading the model")
     repository = Repository(open_database(job.storage))
-    priced = price(job, describe(job), clock.stage)
+    description = describe(job)
+    check_data(description.spec)
+    priced = price(job, description, clock.stage)
     spec = priced.description.spec
+    notes = list(priced.notes)
     clock.stage("reading model and data")
     worker = TrialWorker(spec)
     worker.prepare(partial(clock.stage, "making variants"))
     config = _study_config(job, priced, worker)
     # Opened here once as well: a conflict shows before Ray starts, and messages to MLflow need the study's identity.
     factory = StudyFactory(config=config, storage=job.storage, cost_of=priced.costs.costs)
-    tracker = _start_tracking(job, repository, factory().id, worker.task.metric)
+    tracker = _start_tracking(job, repository, factory().id, worker.task.metric, notes)
     try:
         clock.stage("starting workers")
         progress = search_on_ray(
@@ -116,7 +119,7 @@ def run_search(job: JobSpec, on_progress: OnProgress) -> SearchResult:
     finally:
         if tracker is not None:
             tracker.stop()
-    return result_of(summary, mlflow_address=address, interrupted=interrupted)
+    return result_of(summary, mlflow_address=address, interrupted=interrupted, notes=tuple(notes))
 
 
 def _study_config(job: JobSpec, priced: PricedSpace, worker: TrialWorker) -> StudyConfig:
@@ -168,7 +171,9 @@ def _score_on_holdout(
             scores.put(digest, Split.HOLDOUT, report.scores.quality)
 
 
-def _start_tracking(job: JobSpec, repository: Repository, study_id: str, metric: str) -> Tracker | None:
+def _start_tracking(
+    job: JobSpec, repository: Repository, study_id: str, metric: str, notes: list[str]
+) -> Tracker | None:
     if not job.mlflow.enabled:
         return None
     tracker = Tracker(
@@ -176,7 +181,7 @@ def _start_tracking(job: JobSpec, repository: Repository, study_id: str, metric:
         DatabaseOutbox(repository.engine, study_id),
         study=job.name,
         experiment=job.mlflow.experiment or experiment_name(job.model.id, job.model.task, job.target.name),
-        say=lambda _line: None,
+        say=notes.append,
     )
     public = job.public_dict()
     params = {
@@ -213,6 +218,8 @@ def _on_search(clock: _Clock, tracker: Tracker | None, progress: StudyProgress) 
 def _finish_tracking(
     job: JobSpec, summary: StudySummary, tracker: Tracker | None, clock: _Clock, *, completed: bool
 ) -> str | None:
+    if summary.dense is None:
+        return None
     clock.stage("writing the report")
     view = view_of(summary)
     files = write_report_files(view, work_folder(job.storage) / "reports" / job.name)

@@ -124,7 +124,13 @@ def load_front(name: str, storage: str) -> SearchResult:
     return result_of(summarise(Repository(open_database(storage)), name))
 
 
-def result_of(summary: StudySummary, *, mlflow_address: str | None = None, interrupted: bool = False) -> SearchResult:
+def result_of(
+    summary: StudySummary,
+    *,
+    mlflow_address: str | None = None,
+    interrupted: bool = False,
+    notes: tuple[str, ...] = (),
+) -> SearchResult:
     """Summarise a study for people and for --json."""
     dense, front = summary.dense, summary.front
     volume = None
@@ -146,6 +152,7 @@ def result_of(summary: StudySummary, *, mlflow_address: str | None = None, inter
         mlflow_address=mlflow_address,
         foreign_table=bool(summary.foreign),
         interrupted=interrupted,
+        notes=notes,
     )
 
 

@@ -97,6 +97,25 @@ def load_model(config: ModelConfig) -> LoadedModel:
     )
 
 
+def load_task(config: ModelConfig) -> Task:
+    """Read what a task needs of a model: its configuration and its tokenizer or image processor, no weights.
+
+    Raises:
+        ModelError: They can't be read.
+    """
+    import transformers
+
+    task_class = _task_class(config)
+    try:
+        model_config = transformers.AutoConfig.from_pretrained(
+            config.id, revision=config.revision, trust_remote_code=False
+        )
+        processor = load_processor(config.id, task_class, revision=config.revision)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{config.id!r} has no processor for the task {config.task!r}: {error}") from error
+    return task_class(processor, model_config)
+
+
 def load_processor(folder: str, task_class: type[Task], *, revision: str | None = None) -> Any:
     """Read the tokenizer or image processor of a model."""
     import transformers

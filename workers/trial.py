@@ -22,7 +22,7 @@ from search_spaces.units import ModelStructure, Unit
 from workers.assemble import Assembler
 from workers.calibrate import Calibration
 from workers.data import load_splits
-from workers.model import load_model
+from workers.model import load_model, load_task
 from workers.protocol import Split, TrialReport, TrialRequest, WorkerSpec
 from workers.quiet import no_progress_bars
 from workers.targets import TARGETS, TargetConfig
@@ -67,6 +67,17 @@ def cost_model_of(spec: WorkerSpec, structure: ModelStructure) -> CostModel:
     assert spec.target.table is not None
     table = load_table(spec.target.table)
     return CostModel(structure, LatencyPredictor(table, workload_of(spec.target, structure)))
+
+
+def check_data(spec: WorkerSpec) -> None:
+    """Read, split and encode the data once, before anything that takes long is begun.
+
+    Raises:
+        DataError: There are fewer rows than the splits ask for, or they can't be read.
+        TaskError: An input or label does not fit the model.
+    """
+    with no_progress_bars():
+        load_splits(spec.data, load_task(spec.model), seed=spec.seed)
 
 
 class TrialWorker:

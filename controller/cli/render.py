@@ -48,6 +48,8 @@ def render_front(console: Console, result: SearchResult) -> None:
     print_lines(console, f"{result.trials_done} trials, {len(result.front)} on the front{hypervolume}")
     for group in result.failures:
         print_lines(console, f"{group.count} failed ({group.reason}), for example: {group.example}", style="yellow")
+    for note in result.notes:
+        print_lines(console, f"note: {note}", style="yellow")
     if result.foreign_table:
         print_lines(console, _FOREIGN, style="yellow")
     if result.mlflow_address is not None:

@@ -141,16 +141,13 @@ def measure(request: VerifyRequest) -> Measurement:
     import onnxruntime
     import torch
 
-    import evaluators.tasks
     from evaluators.quality import QualityEvaluator
     from workers.data import load_splits
-    from workers.model import load_processor
+    from workers.model import ModelConfig, load_task
     from workers.targets.onnxruntime_cpu import open_session
 
     torch.set_num_threads(1)
-    task_class = evaluators.tasks.TASKS.get(request.task)
-    config = _model_config(request.artifact)
-    task = task_class(load_processor(str(request.artifact), task_class), config)
+    task = load_task(ModelConfig(id=str(request.artifact), task=request.task))
     splits = load_splits(request.data, task, seed=request.seed)
     path = request.artifact / "model.onnx"
     session = open_session(path, threads=request.threads)
@@ -217,12 +214,6 @@ def _compare(evaluator: Any, searched_NC: Any, exported_NC: Any) -> SplitMeasure
         mean_logit_difference=float(difference_NC.mean()),
         cosine=float(cosine),
     )
-
-
-def _model_config(folder: Path) -> Any:
-    import transformers
-
-    return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
 def main(path: str) -> None:
