@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from evaluators.tasks.base import Example, Task, TaskError
+from workers.quiet import no_progress_bars
 
 _BUILDERS = {
     ".csv": ("csv", {}),
@@ -170,7 +171,8 @@ def _open(config: DataConfig, source: str) -> Any:
             "revision": config.revision,
         }
     try:
-        return datasets.load_dataset(**arguments)
+        with no_progress_bars():
+            return datasets.load_dataset(**arguments)
     except (OSError, ValueError, DatasetGenerationError) as error:
         cause = error.__cause__ or error
         raise DataError(f"{source!r} can't be read as rows: {cause}") from error

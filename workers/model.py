@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from evaluators.tasks.base import TASKS, Task
 from search_spaces.units import ModelStructure
+from workers.quiet import no_progress_bars
 
 if TYPE_CHECKING:
     from torch import nn
@@ -78,14 +79,15 @@ def load_model(config: ModelConfig) -> LoadedModel:
     auto_model = getattr(transformers, task_class.auto_model)
     arguments: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
     try:
-        model, loading = auto_model.from_pretrained(
-            config.id,
-            use_safetensors=True,
-            attn_implementation="eager",
-            dtype="float32",
-            output_loading_info=True,
-            **arguments,
-        )
+        with no_progress_bars():
+            model, loading = auto_model.from_pretrained(
+                config.id,
+                use_safetensors=True,
+                attn_implementation="eager",
+                dtype="float32",
+                output_loading_info=True,
+                **arguments,
+            )
         processor = load_processor(config.id, task_class, revision=config.revision)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"model {config.id!r} can't be loaded for the task {config.task!r}: {error}") from error

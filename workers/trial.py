@@ -24,7 +24,6 @@ from workers.calibrate import Calibration
 from workers.data import load_splits
 from workers.model import load_model, load_task
 from workers.protocol import Split, TrialReport, TrialRequest, WorkerSpec
-from workers.quiet import no_progress_bars
 from workers.targets import TARGETS, TargetConfig
 from workers.variants import Variant, VariantMaker, VariantStore
 
@@ -76,8 +75,7 @@ def check_data(spec: WorkerSpec) -> None:
         DataError: There are fewer rows than the splits ask for, or they can't be read.
         TaskError: An input or label does not fit the model.
     """
-    with no_progress_bars():
-        load_splits(spec.data, load_task(spec.model), seed=spec.seed)
+    load_splits(spec.data, load_task(spec.model), seed=spec.seed)
 
 
 class TrialWorker:
@@ -90,13 +88,11 @@ class TrialWorker:
     def __init__(self, spec: WorkerSpec) -> None:
         torch.set_num_threads(spec.threads)
         self.spec = spec
-        with no_progress_bars():
-            loaded = load_model(spec.model)
+        loaded = load_model(spec.model)
         self.task, self.structure, self.processor = loaded.task, loaded.structure, loaded.processor
         self.space = space_of(spec, self.structure)
         self.costs = cost_model_of(spec, self.structure)
-        with no_progress_bars():
-            self.splits = load_splits(spec.data, self.task, seed=spec.seed)
+        self.splits = load_splits(spec.data, self.task, seed=spec.seed)
         calls = stack_calls(self.task, self.splits.calibration, batch=spec.target.batch)
         calibration = Calibration(self.structure.units, calls, self._dense_model)
         self._maker = VariantMaker(loaded.model, self.structure.units, calibration)
