@@ -86,6 +86,13 @@ def load_job(path: str | Path) -> JobSpec:
     return parse_job(content, where=show_path(path), positions=positions)
 
 
+def anchored(job: JobSpec, folder: Path) -> JobSpec:
+    """Return a job with its relative paths taken from a folder, so that workers elsewhere find the same files."""
+    content = job.model_dump(mode="json")
+    _anchor_paths(content, folder)
+    return JobSpec.model_validate_json(json.dumps(content))
+
+
 def show_path(path: Path) -> str:
     """Return a path for a message: as given where it is printable, else escaped."""
     return str(path) if str(path).isprintable() else ascii(str(path))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import yaml
 
 from controller.dispatch import RayOptions, search_on_ray
 from controller.front import FrontMember
 from controller.job import JobSpec
+from controller.job_file import anchored
 from controller.preparation import PricedSpace, describe, price, work_folder
 from controller.progress import StudyProgress
 from controller.report_files import write_report_files
@@ -88,6 +90,7 @@ def run_search(job: JobSpec, on_progress: OnProgress) -> SearchResult:
         ValueError: Model, data, space, table or study does not fit; the types say which.
         RuntimeError: Most trials failed, or Ray did.
     """
+    job = anchored(job, Path.cwd())
     clock = _Clock(on_progress)
     clock.stage("reading the model")
     repository = Repository(open_database(job.storage))

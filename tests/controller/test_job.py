@@ -233,3 +233,15 @@ def test_a_problem_in_a_file_has_line_and_column(tmp_path):
 @pytest.mark.parametrize("name", ["demo", "a", "A-1_b.c", "x" * 64])
 def test_study_names(name):
     assert check_study_name(name) == name
+
+
+def test_a_job_made_in_python_gets_absolute_paths(tmp_path):
+    from controller.job_file import anchored
+
+    (tmp_path / "model").mkdir()
+    job = JobSpec.model_validate({"name": "j", "model": {"id": "./model"}, "data": {"source": "data/rows.csv"}})
+    found = anchored(job, tmp_path)
+    assert found.model.id == str(tmp_path / "model")
+    assert found.data.source == str(tmp_path / "data/rows.csv")
+    assert found.storage == f"sqlite:///{tmp_path}/.paretrim/paretrim.db"
+    assert anchored(found, tmp_path / "elsewhere") == found
