@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
 
 TRAIN_ROWS = 1000
-_EPOCHS = 25
+_EPOCHS = 40
 _BATCH = 32
 _LEARNING_RATE = 1e-3
 
