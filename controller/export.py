@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,7 @@ def run_export(study: str, storage: str, *, pick: str | None, trial: int | None,
     job = summary.job.model_copy(update={"storage": storage})
     spec = describe(job).spec
     worker = TrialWorker(spec)
+    _check_unchanged(summary, worker)
     command = f"paretrim export {shlex.quote(study)} --trial {number} --out {shlex.quote(str(out))}"
     card = partial(render_card, spec=spec, structure=worker.structure, policy=policy, command=command)
     report = export_artifact(
@@ -49,6 +51,24 @@ def run_export(study: str, storage: str, *, pick: str | None, trial: int | None,
         ExportRequest(spec=spec, study=study, trial=number, policy=policy, out=out.absolute(), render_card=card),
     )
     return _result(report, out, explanation)
+
+
+def _check_unchanged(summary: StudySummary, worker: TrialWorker) -> None:
+    """Refuse to export from a model, data or a table that are no longer those of the search."""
+    fixed = json.loads(summary.record.fixed_json)
+    changed = [
+        what
+        for what, before, now in (
+            ("the model or its data", fixed["evaluation"], worker.evaluation_digest),
+            ("the latency table", fixed["target"], worker.table_checksum),
+        )
+        if before != now
+    ]
+    if changed:
+        raise UsageError(
+            f"an export ships what was searched; {' and '.join(changed)} of study {summary.record.name!r} changed "
+            "since; put back what the search used, or search again under another name"
+        )
 
 
 def _choose(summary: StudySummary, pick: str | None, trial: int | None) -> tuple[int, str]:

@@ -15,6 +15,7 @@ from controller.preparation import (
 from controller.results import JobPlan, PlanUnit
 from evaluators.size import size_bytes, unit_bytes
 from search_spaces.policy import Choice
+from workers.trial import check_data
 
 
 def plan(job: JobSpec) -> JobPlan:
@@ -26,6 +27,7 @@ def plan(job: JobSpec) -> JobPlan:
         ValueError: The model, the space, the workload or the table does not fit; the types say which.
     """
     description = describe(job)
+    check_data(description.spec)
     measured = job.target.table is not None or description.table.exists()
     priced = price_by_table(job, description) if measured else None
     space = description.space

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,14 +18,14 @@ from evaluators.latency.lookup import LatencyPredictor, MissingEntryError
 from evaluators.latency.table import LatencyTable, check_fingerprint, load_table
 from evaluators.latency.workload import Operator, Workload
 from search_spaces.policy import Policy
-from search_spaces.space import SearchSpace
+from search_spaces.space import SearchSpace, build_space
 from search_spaces.units import ModelStructure
 from workers.model import ModelConfig, load_model, load_structure
 from workers.profile import grid_operators, measure_correction, profile, required_operators
 from workers.protocol import WorkerSpec
 from workers.targets import TARGETS, TargetConfig
 from workers.targets.device import DEVICES
-from workers.trial import space_of, workload_of
+from workers.trial import workload_of
 
 OnStage = Callable[[str, int, int], None]
 """(what is going on, steps done, steps in all)"""
@@ -87,7 +88,9 @@ def describe(job: JobSpec) -> Description:
     structure = load_structure(job.model)
     workload = workload_of(job.target, structure)
     folder = work_folder(job.storage)
-    table = job.target.table or folder / "tables" / f"{_table_name(job.target, structure, workload)}.json"
+    target = TARGETS.get(job.target.name)
+    space = build_space(structure, job.space, target_formats=target.formats, channel_multiple=target.channel_multiple)
+    table = job.target.table or folder / "tables" / f"{_table_name(job.target, space, workload)}.json"
     spec = WorkerSpec(
         model=job.model,
         data=job.data,
@@ -97,7 +100,7 @@ def describe(job: JobSpec) -> Description:
         seed=job.search.seed,
         threads=max(1, int(job.search.cpus_per_worker)),
     )
-    return Description(spec=spec, structure=structure, space=space_of(spec, structure), workload=workload, table=table)
+    return Description(spec=spec, structure=structure, space=space, workload=workload, table=table)
 
 
 def price(job: JobSpec, description: Description, on_stage: OnStage) -> PricedSpace:
@@ -244,14 +247,19 @@ def _operators_of(policies: tuple[Policy, ...], description: Description) -> tup
     return tuple(sorted(found, key=str))
 
 
-def _table_name(target: TargetConfig, structure: ModelStructure, workload: Workload) -> str:
-    digest = hashlib.sha256(f"{structure!r} {workload!r}".encode()).hexdigest()[:12]
+def _table_name(target: TargetConfig, space: SearchSpace, workload: Workload) -> str:
+    """A name that changes with all that the table depends on, so that a study's table never changes under it."""
+    here = DEVICES.get(target.name)(target.threads).fingerprint()
+    parts = (space.structure, space.unit_spaces, workload, here)
+    digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
     return f"{target.name}-{target.threads}t-{digest}"
 
 
 def _profile_command(job: JobSpec, description: Description) -> str:
-    length = "" if description.structure.tokens else f" --sequence-length {description.workload.sequence_length}"
-    return (
-        f"paretrim profile --model {job.model.id} --task {job.model.task} --target {job.target.name} "
-        f"--batch {job.target.batch}{length} --threads {job.target.threads} --out {description.table}"
-    )
+    words = ["paretrim", "profile", "--model", job.model.id, "--task", job.model.task, "--target", job.target.name]
+    if job.model.revision is not None:
+        words += ["--revision", job.model.revision]
+    if description.structure.tokens is None:
+        words += ["--sequence-length", str(description.workload.sequence_length)]
+    words += ["--batch", str(job.target.batch), "--threads", str(job.target.threads), "--out", str(description.table)]
+    return shlex.join(words)

@@ -11,6 +11,7 @@ import yaml
 
 from controller.dispatch import RayOptions, search_on_ray
 from controller.front import FrontMember
+from controller.guard import evaluate_guarded
 from controller.job import JobSpec
 from controller.job_file import anchored
 from controller.preparation import PricedSpace, describe, price, work_folder
@@ -19,14 +20,14 @@ from controller.report_files import write_report_files
 from controller.results import Progress, SearchResult
 from controller.storage.engine import open_database
 from controller.storage.outbox import DatabaseOutbox
-from controller.storage.records import TrialRole
+from controller.storage.records import TrialRole, TrialState
 from controller.storage.repository import Repository
 from controller.study_config import StopReason, StudyConfig
 from controller.study_factory import StudyFactory
 from controller.study_summary import StudySummary, result_of, summarise, view_of
 from controller.study_view import number
 from controller.tracking import Tracker, experiment_name
-from workers.protocol import Split, TrialRequest, WorkerSpec
+from workers.protocol import Split, TrialFailure, TrialRequest, WorkerSpec
 from workers.trial import TrialWorker, check_data
 
 OnProgress = Callable[[Progress], None]
@@ -116,7 +117,7 @@ def run_search(job: JobSpec, on_progress: OnProgress) -> SearchResult:
         )
         interrupted = progress.stop is StopReason.INTERRUPTED
         if not interrupted:
-            _score_on_holdout(job, repository, worker, config.evaluation_digest, clock)
+            _score_on_holdout(job, repository, worker, config.evaluation_digest, clock, notes)
         summary = summarise(repository, job.name)
         address = _finish_tracking(job, summary, tracker, clock, completed=not interrupted)
     finally:
@@ -154,7 +155,12 @@ def _stored_job(job: JobSpec, spec: WorkerSpec) -> dict[str, object]:
 
 
 def _score_on_holdout(
-    job: JobSpec, repository: Repository, worker: TrialWorker, evaluation_digest: str, clock: _Clock
+    job: JobSpec,
+    repository: Repository,
+    worker: TrialWorker,
+    evaluation_digest: str,
+    clock: _Clock,
+    notes: list[str],
 ) -> None:
     """Score front members and baselines on examples that the search has not seen."""
     summary = summarise(repository, job.name)
@@ -165,13 +171,18 @@ def _score_on_holdout(
         step = len(front) / max(1, count)
         front = [front[int(index * step)] for index in range(count)]
     wanted = {member.policy_digest for member in front}
-    wanted |= {t.policy.digest for t in summary.trials if t.role is TrialRole.BASELINE}
+    scored = [t for t in summary.trials if t.state is TrialState.COMPLETE]
+    wanted |= {t.policy.digest for t in scored if t.role is TrialRole.BASELINE}
     policies = {t.policy.digest: t.policy for t in summary.trials if t.policy.digest in wanted}
     for done, (digest, policy) in enumerate(policies.items()):
         clock.stage("scoring the front on the holdout", done, len(policies))
         if digest not in summary.holdout:
-            report = worker.evaluate(TrialRequest(trial=-1, attempt="holdout", policy=policy, split=Split.HOLDOUT))
-            scores.put(digest, Split.HOLDOUT, report.scores.quality)
+            request = TrialRequest(trial=-1, attempt="holdout", policy=policy, split=Split.HOLDOUT)
+            outcome = evaluate_guarded(worker, request)
+            if isinstance(outcome, TrialFailure):
+                notes.append(f"policy {digest} has no score on the holdout: {outcome.message}")
+            else:
+                scores.put(digest, Split.HOLDOUT, outcome.scores.quality)
 
 
 def _start_tracking(

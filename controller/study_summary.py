@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from controller.errors import UsageError
 from controller.front import FrontMember, feasible, hypervolume, least_violating, pareto_front
@@ -30,7 +31,7 @@ _STATES = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class StudySummary:
     """A study and its scores.
 
@@ -52,17 +53,18 @@ class StudySummary:
     chance_quality: float
     foreign: tuple[str, ...]
 
-    @property
+    @cached_property
     def members(self) -> list[FrontMember]:
         """Every scored policy."""
         return [member for trial in self.trials if (member := front_member(trial)) is not None]
 
-    @property
+    @cached_property
     def dense(self) -> FrontMember | None:
-        """The dense model; None before it is scored."""
-        return next((member for member in self.members if member.number == 0), None)
+        """The dense model; None before it is scored, or where it is no better than chance."""
+        found = next((member for member in self.members if member.number == 0), None)
+        return found if found is not None and found.quality > self.chance_quality else None
 
-    @property
+    @cached_property
     def front(self) -> list[FrontMember]:
         """Feasible members that none dominates, by falling latency."""
         dense = self.dense
@@ -144,7 +146,7 @@ def result_of(
         study=summary.record.name,
         metric=summary.metric,
         front=tuple(_row(summary, member) for member in front),
-        baselines=tuple(_row(summary, m) for m in summary.members if m.number in baselines),
+        baselines=() if dense is None else tuple(_row(summary, m) for m in summary.members if m.number in baselines),
         least_violating=tuple(_row(summary, member) for member in nearest),
         trials_done=sum(t.state.is_finished and t.role is TrialRole.TRIAL for t in summary.trials),
         hypervolume=volume,
@@ -170,7 +172,7 @@ def view_of(summary: StudySummary) -> StudyView:
     drop = summary.job.constraints.max_quality_drop
     return StudyView(
         study=summary.record.name,
-        title=summary.record.name,
+        title=summary.record.name + (" (latencies of a table from other hardware)" if summary.foreign else ""),
         metric=summary.metric,
         objectives=tuple(str(objective) for objective in summary.job.objectives),
         dense_quality=dense.quality,
@@ -232,7 +234,8 @@ def _point(summary: StudySummary, trial: TrialRecord, on_front: set[str], groups
     member = front_member(trial)
     scored = summary.search.get(trial.policy.digest)
     held = summary.holdout.get(trial.policy.digest)
-    low, high = (None, None) if scored is None else _interval(summary, scored)
+    shown = trial.policy.digest in on_front or trial.role is TrialRole.BASELINE
+    low, high = _interval(summary, scored) if scored is not None and shown else (None, None)
     cut = trial.state is TrialState.PRUNED
     return PointView(
         trial=trial.number,

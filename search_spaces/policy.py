@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -37,6 +37,7 @@ class Policy:
     """
 
     choices: Mapping[str, Choice]
+    _digest: str = field(init=False, repr=False, compare=False, default="")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "choices", MappingProxyType(dict(sorted(self.choices.items()))))
@@ -93,7 +94,9 @@ class Policy:
     @property
     def digest(self) -> str:
         """The first 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+        if not self._digest:
+            object.__setattr__(self, "_digest", hashlib.sha256(self.to_json().encode()).hexdigest()[:16])
+        return self._digest
 
 
 def _read_choice(unit: str, fields: Any) -> Choice:

@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from evaluators.tasks.base import Example, Task, TaskError
 from workers.quiet import no_progress_bars
 
-_BUILDERS = {
-    ".csv": ("csv", {}),
-    ".tsv": ("csv", {"delimiter": "\t"}),
+_BUILDERS: dict[str, tuple[str, dict[str, Any]]] = {
+    # A text such as "null" is no missing value, and in tab-separated files a quotation mark is a character like others.
+    ".csv": ("csv", {"keep_default_na": False}),
+    ".tsv": ("csv", {"keep_default_na": False, "delimiter": "\t", "quoting": 3}),
     ".jsonl": ("json", {}),
     ".json": ("json", {}),
     ".parquet": ("parquet", {}),

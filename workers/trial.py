@@ -11,7 +11,7 @@ from torch import Tensor
 
 from evaluators.costs import CostModel
 from evaluators.latency.lookup import LatencyPredictor
-from evaluators.latency.table import load_table
+from evaluators.latency.table import LatencyTable, load_table
 from evaluators.latency.workload import Workload
 from evaluators.quality import QualityEvaluator, stack_calls
 from evaluators.scores import Scores
@@ -24,7 +24,8 @@ from workers.calibrate import Calibration
 from workers.data import load_splits
 from workers.model import load_model, load_task
 from workers.protocol import Split, TrialReport, TrialRequest, WorkerSpec
-from workers.targets import TARGETS, TargetConfig
+from workers.targets import TARGETS, TargetConfig, onnxruntime_cpu  # noqa: F401  (importing registers the device)
+from workers.targets.device import DEVICES
 from workers.variants import Variant, VariantMaker, VariantStore
 
 Progress = Callable[[int, int], None]
@@ -61,11 +62,10 @@ def space_of(spec: WorkerSpec, structure: ModelStructure) -> SearchSpace:
     return build_space(structure, spec.space, target_formats=target.formats, channel_multiple=target.channel_multiple)
 
 
-def cost_model_of(spec: WorkerSpec, structure: ModelStructure) -> CostModel:
-    """Costs by the table that the settings name."""
+def table_of(spec: WorkerSpec) -> LatencyTable:
+    """The latency table that the settings name."""
     assert spec.target.table is not None
-    table = load_table(spec.target.table)
-    return CostModel(structure, LatencyPredictor(table, workload_of(spec.target, structure)))
+    return load_table(spec.target.table)
 
 
 def check_data(spec: WorkerSpec) -> None:
@@ -91,7 +91,11 @@ class TrialWorker:
         loaded = load_model(spec.model)
         self.task, self.structure, self.processor = loaded.task, loaded.structure, loaded.processor
         self.space = space_of(spec, self.structure)
-        self.costs = cost_model_of(spec, self.structure)
+        table = table_of(spec)
+        self.table_checksum = table.checksum
+        here = DEVICES.get(spec.target.name)(spec.target.threads).fingerprint()
+        self.foreign = table.fingerprint.differences(here)
+        self.costs = CostModel(self.structure, LatencyPredictor(table, workload_of(spec.target, self.structure)))
         self.splits = load_splits(spec.data, self.task, seed=spec.seed)
         calls = stack_calls(self.task, self.splits.calibration, batch=spec.target.batch)
         calibration = Calibration(self.structure.units, calls, self._dense_model)

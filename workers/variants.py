@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -138,7 +139,8 @@ class VariantMaker:
 
 
 def _digest_model(model: nn.Module, identity: list[object]) -> str:
-    digest = hashlib.sha256(json.dumps(identity).encode())
+    config: Any = getattr(model, "config", None)
+    digest = hashlib.sha256(json.dumps([identity, None if config is None else config.to_dict()], default=str).encode())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.contiguous().numpy().tobytes())

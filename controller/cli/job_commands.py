@@ -11,15 +11,21 @@ from controller.cli.exit_codes import ExitCode
 from controller.cli.options import AsJson
 from controller.cli.text import print_json, stderr_console, stdout_console, stdout_for_results
 
+AllowForeignTable = Annotated[
+    bool,
+    typer.Option("--allow-foreign-table", help="Plan with a latency table of other hardware; every result says so."),
+]
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="Job file, YAML or JSON.", show_default=False)]
 
 
 @reports_errors
-def validate(job: JobFile, as_json: AsJson = False) -> None:
+def validate(job: JobFile, as_json: AsJson = False, allow_foreign_table: AllowForeignTable = False) -> None:
     """Check a job and show what it would do: units, size of the space, cost of the dense model, reachable bounds."""
     from controller.job_file import load_job
 
     spec = load_job(job)
+    if allow_foreign_table:
+        spec = spec.model_copy(update={"target": spec.target.model_copy(update={"allow_foreign_table": True})})
     from controller import operations
     from controller.cli.render import render_plan
 
@@ -43,11 +49,13 @@ def schema() -> None:
 
 
 @reports_errors
-def search(job: JobFile, as_json: AsJson = False) -> None:
+def search(job: JobFile, as_json: AsJson = False, allow_foreign_table: AllowForeignTable = False) -> None:
     """Search, and print the front. The same command continues a search that was stopped."""
     from controller.job_file import load_job
 
     spec = load_job(job)
+    if allow_foreign_table:
+        spec = spec.model_copy(update={"target": spec.target.model_copy(update={"allow_foreign_table": True})})
     from controller import operations
     from controller.cli.progress import ProgressView
     from controller.cli.render import render_front

@@ -171,11 +171,16 @@ def load_table(path: Path) -> LatencyTable:
     """Read and check a latency table.
 
     Raises:
-        FileNotFoundError: No such file.
-        TableError: Too large, not JSON, another schema version, a row that is malformed, repeated or out of range,
-            or a checksum that does not match.
+        TableError: No such file, too large, not JSON, another schema version, a row that is malformed, repeated or out
+            of range, or a checksum that does not match.
     """
-    size = path.stat().st_size
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise TableError(
+            f"no latency table {str(path)!r} ({error.strerror}); correct target.table, leave it out to measure this "
+            "machine, or write one with `paretrim profile`"
+        ) from error
     if size > MAX_FILE_BYTES:
         raise TableError(
             f"{path}: a latency table has at most {MAX_FILE_BYTES} bytes; got {size}; is it the right file?"

@@ -96,7 +96,7 @@ def test_a_correction_is_replaced_by_workload() -> None:
 
 
 def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"table\.json"):
+    with pytest.raises(TableError, match=r"no latency table .*table\.json.*paretrim profile"):
         load_table(tmp_path / "table.json")
 
 

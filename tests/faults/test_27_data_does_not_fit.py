@@ -151,3 +151,16 @@ def test_digest_follows_inputs_labels_and_order(load: Load) -> None:
     digests = [load(_tsv(*r)).digest for r in (rows, rows, relabelled, rows[::-1])]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
+
+
+def test_a_stray_quotation_mark_in_a_tsv_swallows_no_rows(tiny_text, tmp_path):
+    from workers.data import Columns, DataConfig, load_splits
+    from workers.model import load_task
+
+    rows = ['"w1 w2\t0', "w3 w4\t1", 'w5 w6"\t0', "null\t1", "w7\t0", "w8\t1"]
+    path = tmp_path / "rows.tsv"
+    path.write_text("\n".join(["sentence\tlabel", *rows]) + "\n")
+    config = DataConfig(source=str(path), columns=Columns(input="sentence"), calibration=2, search=2, holdout=2)
+    splits = load_splits(config, load_task(tiny_text.model), seed=0)
+    labels = [e.label for part in (splits.calibration, splits.search, splits.holdout) for e in part]
+    assert sorted(labels) == [0, 0, 0, 1, 1, 1]

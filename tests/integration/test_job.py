@@ -145,3 +145,18 @@ def test_validate_tells_what_would_happen(tiny_image, tmp_path):
     assert plan["space_size"] == 5**4
     assert plan["min_latency_ms"] < plan["dense_latency_ms"]
     assert not (tmp_path / "paretrim.db").exists()
+
+
+def test_an_export_from_changed_data_is_refused(searched):
+    folder, _ = searched
+    storage = f"sqlite:///{folder}/paretrim.db"
+    table = Path(yaml.safe_load((folder / "job.yaml").read_text())["data"]["source"])
+    before = table.read_text()
+    lines = before.splitlines()
+    table.write_text("\n".join([lines[0], *(line[:-1] + str(1 - int(line[-1])) for line in lines[1:])]) + "\n")
+    try:
+        done = run("export", "tiny", "--trial", 0, "--out", "other-data", "--storage", storage, cwd=folder, code=2)
+    finally:
+        table.write_text(before)
+    assert "the model or its data" in done.stderr
+    assert not (folder / "other-data").exists()

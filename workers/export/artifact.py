@@ -24,6 +24,10 @@ METRIC_TOLERANCE = 0.003
 EXAMPLES_TOLERANCE = 2
 """On few examples this many may flip, which can be more than the tolerance above: int8 rounds what lies on an edge one
 way in torch and the other in the runtime, and an example at the decision boundary follows."""
+MOST_TOLERANCE = 0.02
+"""However few the examples, a larger gap is never let pass."""
+SPLIT_EXAMPLES_TOLERANCE = 3
+"""Examples that may flip within one split, so that opposite gaps of two splits do not make up for each other."""
 COSINE_TOLERANCE = 0.995
 """Smallest cosine between searched and exported logits."""
 _SPLITS = (Split.SEARCH, Split.HOLDOUT)
@@ -61,6 +65,7 @@ class ExportReport(BaseModel):
         batch: Examples in one call.
         sequence_length: Tokens of an example.
         threads: Threads of the runtime.
+        foreign_table: Whether the latency table was measured on other hardware than this.
         metric_tolerance: Largest gap of the metric that was allowed, as a fraction.
         created: Time of the export, UTC.
     """
@@ -91,6 +96,7 @@ class ExportReport(BaseModel):
     batch: int
     sequence_length: int
     threads: int
+    foreign_table: bool
     metric_tolerance: float
     created: str
 
@@ -223,7 +229,8 @@ def _report(worker: TrialWorker, request: ExportRequest, measured: Measurement) 
         batch=workload.batch,
         sequence_length=workload.sequence_length,
         threads=request.spec.target.threads,
-        metric_tolerance=max(METRIC_TOLERANCE, EXAMPLES_TOLERANCE / examples),
+        foreign_table=bool(worker.foreign),
+        metric_tolerance=max(METRIC_TOLERANCE, min(MOST_TOLERANCE, EXAMPLES_TOLERANCE / examples)),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -237,6 +244,12 @@ def _check(report: ExportReport) -> None:
             f"{report.metric_tolerance:.4f} ({pairs})"
         )
     for name, split in report.splits.items():
+        most = max(METRIC_TOLERANCE, min(2 * MOST_TOLERANCE, SPLIT_EXAMPLES_TOLERANCE / split.examples))
+        if not abs(split.metric - split.searched_metric) <= most:
+            wrong.append(
+                f"{report.metric} on the {name} split is {split.metric:.4f}, searched {split.searched_metric:.4f}, "
+                f"more than {most:.4f} apart"
+            )
         if not split.cosine >= COSINE_TOLERANCE:
             wrong.append(f"logits on the {name} split have a cosine of {split.cosine:.4f}, below {COSINE_TOLERANCE}")
     if wrong:

@@ -78,9 +78,12 @@ def _summary(report: ExportReport, spec: WorkerSpec) -> str:
     )
     lost = 100 * (report.dense_metric["holdout"] - holdout.metric)
     change = f"{abs(lost):.2f} points {'less' if lost >= 0 else 'more'} {report.metric}"
+    foreign = (
+        " Predicted latencies come from a table that was measured on other hardware.\n" if report.foreign_table else ""
+    )
     return (
         f"On {spec.target.name} it is {speed}{report.dense_size_bytes / report.size_file_bytes:.2f} times smaller, and "
-        f"has {change} on {holdout.examples} holdout examples that the search never saw.\n"
+        f"has {change} on {holdout.examples} holdout examples that the search never saw.\n{foreign}"
     )
 
 

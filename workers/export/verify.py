@@ -117,8 +117,9 @@ def verify_in_fresh_process(request: VerifyRequest, *, timeout_s: float = 1800) 
         VerifyError: The process failed or took longer than `timeout_s`; the message ends with its last lines.
     """
     path = request.measurement.with_suffix(".request.json")
+    # -P keeps packages in the user's folder from hiding ours.
     path.write_text(request.model_dump_json(), encoding="utf-8")
-    command = [sys.executable, "-m", "workers.export.verify", str(path)]
+    command = [sys.executable, "-P", "-m", "workers.export.verify", str(path)]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=timeout_s)  # noqa: S603
         return Measurement.model_validate_json(request.measurement.read_text(encoding="utf-8"))
