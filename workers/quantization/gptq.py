@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from search_spaces.formats import Format
+from workers.pruning.hessian_ops import damped_cholesky
 from workers.quantization.codes import Codes, Grid, collect, fit_grid
 
 DAMPING = 0.01
@@ -30,7 +31,7 @@ def gptq(weight_OK: Tensor, gram_KK: Tensor, target: Format) -> Codes:
     work_OK = weight_OK.double().clone()
 
     def quantize_block(start: int, end: int) -> tuple[Grid, Tensor]:
-        grid = fit_grid(work_OK[:, start:end], target)
+        grid = fit_grid(work_OK[:, start:end], target, gram_KK.diagonal()[start:end])
         codes_OG = torch.empty(len(work_OK), end - start)
         for first in range(start, end, _LAZY_COLUMNS):
             last = min(end, first + _LAZY_COLUMNS)
@@ -58,7 +59,6 @@ def _inverse_factor(gram_KK: Tensor) -> Tensor:
     """Upper Cholesky factor of the inverse of the damped Gram matrix; dead inputs count as independent."""
     mean = float(gram_KK.diagonal().mean())
     damping = DAMPING * mean if mean > 0 else 1.0
-    damped_KK = gram_KK + damping * torch.eye(len(gram_KK), dtype=gram_KK.dtype)
-    inverse_KK = torch.cholesky_inverse(torch.linalg.cholesky(damped_KK))
+    inverse_KK = torch.cholesky_inverse(damped_cholesky(gram_KK, damping))
     factor_KK: Tensor = torch.linalg.cholesky(inverse_KK, upper=True)
     return factor_KK

@@ -1,0 +1,1 @@
+"""Benchmarks: one script a claim, each printing one JSON line last and keeping it under `benchmarks/results/`."""
