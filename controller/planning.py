@@ -9,10 +9,10 @@ from controller.preparation import (
     cheapest,
     describe,
     price_by_table,
-    smallest_size,
     unreachable,
 )
 from controller.results import JobPlan, PlanUnit
+from evaluators.costs import least_size_bytes
 from evaluators.size import size_bytes, unit_bytes
 from search_spaces.policy import Choice
 from workers.trial import check_data
@@ -40,7 +40,7 @@ def plan(job: JobSpec) -> JobPlan:
         dense_latency_ms=None if priced is None else priced.costs.costs(space.dense_policy()).latency_ms,
         dense_size_bytes=size_bytes(description.structure, space.dense_policy()),
         min_latency_ms=None if priced is None else cheapest(priced)[0],
-        min_size_bytes=smallest_size(space),
+        min_size_bytes=least_size_bytes(space),
         constraints_reachable=not out_of_reach,
         unreachable=out_of_reach,
         table_source=_source(job, description, measured=measured),
@@ -71,7 +71,7 @@ def _units(description: Description, priced: PricedSpace | None) -> tuple[PlanUn
 
 
 def _unreachable_size(job: JobSpec, description: Description) -> tuple[str, ...]:
-    bound, smallest = job.constraints.max_size_bytes, smallest_size(description.space)
+    bound, smallest = job.constraints.max_size_bytes, least_size_bytes(description.space)
     if bound is None or smallest <= bound:
         return ()
     return (f"max_size_bytes is {bound:,}, and the smallest policy has {smallest:,} bytes",)

@@ -13,10 +13,11 @@ from sqlalchemy import make_url
 
 from controller.errors import PreflightError
 from controller.job import JobSpec
-from evaluators.costs import CostModel
+from evaluators.costs import CostModel, least_latency_ms, least_size_bytes
 from evaluators.latency.lookup import LatencyPredictor, MissingEntryError
 from evaluators.latency.table import LatencyTable, check_fingerprint, load_table
 from evaluators.latency.workload import Operator, Workload
+from evaluators.latency.workload import operators as policy_work
 from search_spaces.policy import Policy
 from search_spaces.space import SearchSpace, build_space
 from search_spaces.units import ModelStructure
@@ -208,21 +209,9 @@ def grid_of(description: Description) -> tuple[Operator, ...]:
 
 
 def cheapest(priced: PricedSpace) -> tuple[float, int]:
-    """Smallest latency (ms) and smallest size (bytes) that a policy of the space can have, each for itself."""
-    space, costs = priced.description.space, priced.costs
-    latency = costs.predictor.fixed_ms(costs.structure) + sum(
-        min(costs.predictor.unit_ms(s.unit, choice) for choice in space.choices(s.unit.name)) for s in space.unit_spaces
-    )
-    return latency, smallest_size(space)
-
-
-def smallest_size(space: SearchSpace) -> int:
-    """Smallest size (bytes) that a policy of the space can have."""
-    from evaluators.size import unit_bytes
-
-    return space.structure.fixed_bytes + sum(
-        min(unit_bytes(s.unit, choice) for choice in space.choices(s.unit.name)) for s in space.unit_spaces
-    )
+    """Latency (ms) and size (bytes) that no policy of the space goes below, each for itself."""
+    space = priced.description.space
+    return least_latency_ms(space, priced.costs.predictor), least_size_bytes(space)
 
 
 def unreachable(job: JobSpec, priced: PricedSpace) -> tuple[str, ...]:
@@ -238,12 +227,7 @@ def unreachable(job: JobSpec, priced: PricedSpace) -> tuple[str, ...]:
 
 
 def _operators_of(policies: tuple[Policy, ...], description: Description) -> tuple[Operator, ...]:
-    from evaluators.latency.workload import fixed_operators, unit_operators
-
-    found = set(fixed_operators(description.structure, description.workload))
-    for policy in policies:
-        for unit in description.structure.units:
-            found.update(unit_operators(unit, policy[unit.name], description.workload))
+    found = {op for p in policies for op in policy_work(description.structure, p, description.workload)}
     return tuple(sorted(found, key=str))
 
 

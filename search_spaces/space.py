@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from search_spaces.formats import FORMATS
+from search_spaces.formats import FORMATS, LayerType
 from search_spaces.policy import Choice, Policy, PolicyError
 from search_spaces.registry import RegistryError
 from search_spaces.units import ModelStructure, Unit
@@ -255,6 +255,7 @@ def build_space(
     for glob in (*config.exclude, *(o.units for o in config.override)):
         if not fnmatch.filter(names, glob):
             raise SpaceError(f"{glob!r} matches no unit; the units are {', '.join(names)}")
+    layer_types = {unit.layer_type for unit in structure.units}
     spaces = []
     for unit in structure.units:
         keep, formats = config.keep, config.formats or target_formats
@@ -268,6 +269,7 @@ def build_space(
                 raise SpaceError(
                     f"format {name!r} has no kernel on the target; choose from {', '.join(target_formats)}"
                 )
+        formats = _kernels_for(unit, formats, config.formats, layer_types, target_formats, structure.base_format)
         keeps = unit.counts(keep, channel_multiple=channel_multiple)
         if not keeps:
             raise SpaceError(
@@ -276,3 +278,29 @@ def build_space(
             )
         spaces.append(UnitSpace(unit=unit, keeps=keeps, formats=tuple(dict.fromkeys(formats))))
     return SearchSpace(structure=structure, unit_spaces=tuple(spaces))
+
+
+def _kernels_for(
+    unit: Unit,
+    formats: tuple[str, ...],
+    declared: tuple[str, ...] | None,
+    layer_types: set[LayerType],
+    target_formats: tuple[str, ...],
+    base_format: str,
+) -> tuple[str, ...]:
+    """Those of the formats that have kernels for the unit's layers; a table that has none keeps the base format.
+
+    Raises:
+        SpaceError: There is none, or one was declared that fits no unit of the model.
+    """
+    useless = [name for name in declared or () if not layer_types & set(FORMATS.get(name).layer_types)]
+    found = tuple(name for name in formats if unit.layer_type in FORMATS.get(name).layer_types)
+    if not found and unit.layer_type is LayerType.EMBEDDING:
+        found = (base_format,)
+    if useless or not found:
+        fitting = [name for name in target_formats if unit.layer_type in FORMATS.get(name).layer_types]
+        raise SpaceError(
+            f"formats have kernels for the layers of the model; {(useless or list(formats))[0]!r} has none for the "
+            f"{unit.layer_type.value} layers of unit {unit.name!r}; choose from {', '.join(fitting)}"
+        )
+    return found

@@ -1,9 +1,11 @@
 """What a model consists of, as far as compression and cost are concerned: units and fixed parts."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+from search_spaces.formats import LayerType
 
 
 class UnitKind(StrEnum):
@@ -13,6 +15,11 @@ class UnitKind(StrEnum):
     """Groups are heads, or key-value groups with their query heads."""
     FEED_FORWARD = "feed_forward"
     """Groups are hidden channels."""
+    CONVOLUTION = "convolution"
+    """Groups are channels of feature maps, tied through residual sums (`search_spaces.channels`)."""
+    EMBEDDING = "embedding"
+    """A table of rows, one group that always stays: only its format is chosen. The consumer is the table, its rows are
+    the output features and its columns the input features."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +29,23 @@ class Producer:
     Attributes:
         layer: Module name in the model.
         rows_per_group: Output rows that belong to one group (1 for a channel, head_dim for a head).
+        blocks: Blocks of rows that each hold all groups; 2 where one layer makes gate and up.
+        bias: Whether the layer has a bias.
+        input_index: Which input of the unit it reads; those of one index share it. 1 is the encoder's output in
+            cross-attention.
     """
 
     layer: str
     rows_per_group: int
+    blocks: int = 1
+    bias: bool = True
+    input_index: int = 0
+
+    def rows(self, kept: Sequence[int], groups: int) -> list[int]:
+        """Output rows of the groups that stay, ascending where `kept` is; `groups` counts the dense unit's."""
+        size = self.rows_per_group
+        starts = (size * (block * groups + group) for block in range(self.blocks) for group in kept)
+        return [start + row for start in starts for row in range(size)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +77,11 @@ class Unit:
         out_features: Width of the consumer's output.
         branch: What is replaced at keep 0; None where the unit is not residual, so that keep 0 is not offered.
         activation: Name of the activation function between producers and consumer; None for attention.
+        consumer_bias: Whether the consumer has a bias.
+        inner_parameters: Parameters of the branch beside its layers (the norms of Qwen3's queries and keys): the same
+            for every keep, and gone with the branch.
+        selection: Module of class `GroupSelection` that cuts a side input to the groups that stay (T5's relative
+            position bias, which all layers share and which has a column a head); None where there is none.
     """
 
     name: str
@@ -69,6 +94,19 @@ class Unit:
     out_features: int
     branch: Branch | None = None
     activation: str | None = None
+    consumer_bias: bool = True
+    inner_parameters: int = 0
+    selection: str | None = None
+
+    @property
+    def layer_type(self) -> LayerType:
+        """What kind of kernels run the unit's layers."""
+        return LayerType.EMBEDDING if self.kind is UnitKind.EMBEDDING else LayerType.LINEAR
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of other units whose choices shape this unit's layers too."""
+        return ()
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -78,8 +116,22 @@ class Unit:
     def layer_shapes(self, keep: int) -> Iterator[tuple[str, int, int]]:
         """Yield (layer, out_features, in_features) of every linear layer when `keep` groups stay."""
         for producer in self.producers:
-            yield producer.layer, keep * producer.rows_per_group, self.in_features
+            yield producer.layer, keep * producer.rows_per_group * producer.blocks, self.in_features
         yield self.consumer, self.out_features, keep * self.columns_per_group
+
+    def has_bias(self, layer: str) -> bool:
+        """Whether one of the unit's layers has a bias."""
+        return self.consumer_bias if layer == self.consumer else any(p.bias for p in self.producers if p.layer == layer)
+
+    def input_layer(self, layer: str) -> str:
+        """First of the unit's layers that reads the same input as `layer`, which may be `layer` itself."""
+        index = {producer.layer: producer.input_index for producer in self.producers}
+        return next((name for name, i in index.items() if layer in index and i == index[layer]), layer)
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether the activation of one half of the producers' rows multiplies the other half."""
+        return self.kind is UnitKind.FEED_FORWARD and sum(producer.blocks for producer in self.producers) > 1
 
     def counts(self, keep_ratios: tuple[float, ...], *, channel_multiple: int) -> tuple[int, ...]:
         """Group counts of keep ratios, descending and without repeats.
@@ -90,8 +142,10 @@ class Unit:
 
         Returns:
             Counts. A ratio of 0 gives 0 where the unit is residual and is left out elsewhere; a ratio of 1 gives
-            all groups whatever the multiple; any other gives at least one multiple.
+            all groups whatever the multiple; any other gives at least one multiple. An embedding table is always whole.
         """
+        if self.kind is UnitKind.EMBEDDING:
+            return (self.groups,)
         width = self.columns_per_group
         step = channel_multiple // math.gcd(channel_multiple, width)
         found = set()

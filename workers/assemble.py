@@ -8,11 +8,15 @@ from functools import lru_cache
 import torch
 from torch import nn
 
+from search_spaces.architectures.shared_bias import GroupSelection
+from search_spaces.channels import ChannelUnit
 from search_spaces.formats import FORMATS
 from search_spaces.policy import Choice, Policy
-from search_spaces.units import ModelStructure, Unit
+from search_spaces.units import ModelStructure, Unit, UnitKind
+from workers.assemble_channels import ChannelAssembler
+from workers.quantization.embedding import make_embedding
 from workers.quantization.linear import Bypass, CallScope, ConstantBranch, make_linear
-from workers.variants import Variant
+from workers.variant_store import Variant
 
 Modules = Mapping[str, nn.Module]
 _MODULES_KEPT = 512
@@ -32,13 +36,17 @@ class Assembler:
         self.scope = CallScope()
         self._structure = structure
         self._variant = variant
-        self._dense = {u.name: {name: model.get_submodule(name) for name in _places(u)} for u in structure.units}
-        self._current = {u.name: Choice(u.groups, structure.base_format) for u in structure.units}
+        channel_units = [unit for unit in structure.units if isinstance(unit, ChannelUnit)]
+        self._channels = ChannelAssembler(model, channel_units, structure.base_format, variant)
+        self._units = [unit for unit in structure.units if not isinstance(unit, ChannelUnit)]
+        self._dense = {u.name: {name: model.get_submodule(name) for name in _places(u)} for u in self._units}
+        self._current = {u.name: Choice(u.groups, structure.base_format) for u in self._units}
         self._modules = lru_cache(maxsize=_MODULES_KEPT)(self._build)
 
     def apply(self, policy: Policy) -> nn.Module:
         """Make the skeleton the model of a policy; only units whose choice changed are touched."""
-        for unit in self._structure.units:
+        self._channels.apply(policy)
+        for unit in self._units:
             choice = policy[unit.name]
             if choice != self._current[unit.name]:
                 for name, module in (*self._dense[unit.name].items(), *self._modules(unit, choice).items()):
@@ -52,10 +60,16 @@ class Assembler:
         tensors = self._variant(unit, choice)
         if choice.keep == 0:
             return _constant(unit, tensors)
+        target = FORMATS.get(choice.format)
+        if unit.kind is UnitKind.EMBEDDING:
+            parts = {key.rpartition("/")[2]: tensor for key, tensor in tensors.items()}
+            return {unit.consumer: make_embedding(parts, target)}
         found: dict[str, nn.Module] = {}
         for name, _, in_features in unit.layer_shapes(choice.keep):
             parts = {key.rpartition("/")[2]: t for key, t in tensors.items() if key.rpartition("/")[0] == name}
-            found[name] = make_linear(parts, FORMATS.get(choice.format), in_features=in_features, scope=self.scope)
+            found[name] = make_linear(parts, target, in_features=in_features, scope=self.scope)
+        if unit.selection is not None and choice.keep < unit.groups:
+            found[unit.selection] = GroupSelection(tensors[f"{unit.selection}/kept"])
         return found
 
     def _set(self, name: str, module: nn.Module) -> None:
@@ -65,7 +79,8 @@ class Assembler:
 
 def _places(unit: Unit) -> tuple[str, ...]:
     """Modules that choices of a unit replace, the branch first, so that putting all back restores it whole."""
-    return (*([unit.branch.module] if unit.branch else []), *unit.layers)
+    selection = [unit.selection] if unit.selection else []
+    return (*([unit.branch.module] if unit.branch else []), *unit.layers, *selection)
 
 
 def _constant(unit: Unit, tensors: Variant) -> Modules:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,8 @@ class Columns(BaseModel):
     input: str = "text"
     """Text, or image (path, bytes or nested list of pixels)."""
     label: str = "label"
-    """Integer class, or the class's name as the model knows it."""
+    """Integer class, or the class's name as the model knows it; or the text that is asked for. A causal language model
+    needs none."""
 
 
 class DataConfig(BaseModel):
@@ -65,7 +66,7 @@ class DataConfig(BaseModel):
     holdout: int = Field(default=512, ge=1)
     """Examples that only the finished front and the artifact are scored on."""
     max_length: int = Field(default=128, ge=2)
-    """Longest input in tokens; longer ones are cut."""
+    """Longest input in tokens; longer ones are cut. A causal language model reads a text file in windows of so many."""
     shuffle: bool = True
     """Whether rows are drawn at random (seeded) or in the file's order."""
 
@@ -97,7 +98,7 @@ def load_splits(config: DataConfig, task: Task, *, seed: int) -> Splits:
         DataError: A file or column is missing, or there are fewer rows than the splits ask for.
         TaskError: An input or label does not fit the model.
     """
-    rows = _unique(_read_rows(config, config.source))
+    rows = _unique(_read_rows(config, config.source, task))
     if config.shuffle:
         random.Random(seed).shuffle(rows)
     if config.calibration_source is None:
@@ -106,7 +107,7 @@ def load_splits(config: DataConfig, task: Task, *, seed: int) -> Splits:
     else:
         search, holdout = _cut(rows, {"search": config.search, "holdout": config.holdout}, config.source)
         taken = {row.digest for row in (*search, *holdout)}
-        others = [r for r in _unique(_read_rows(config, config.calibration_source)) if r.digest not in taken]
+        others = [r for r in _unique(_read_rows(config, config.calibration_source, task)) if r.digest not in taken]
         if config.shuffle:
             random.Random(seed).shuffle(others)
         (calibration,) = _cut(others, {"calibration": config.calibration}, config.calibration_source)
@@ -139,15 +140,34 @@ def _cut(rows: list[_Row], wanted: Mapping[str, int], source: str) -> list[list[
     return parts
 
 
-def _read_rows(config: DataConfig, source: str) -> Iterable[_Row]:
+def _read_rows(config: DataConfig, source: str, task: Task) -> Iterable[_Row]:
+    windows = _windows(config, source, task)
+    if windows is not None:
+        yield from (_Row(input=window, label=None, digest=_digest(window)) for window in windows)
+        return
     dataset = _open(config, source)
     columns = list(dataset.column_names)
-    for column in (config.columns.input, config.columns.label):
-        if column not in columns:
+    label_column = config.columns.label if task.labelled else None
+    for column in (config.columns.input, label_column):
+        if column is not None and column not in columns:
             raise DataError(f"{source!r} has no column {column!r}; it has {columns}; set data.columns")
     for row in dataset:
-        value, label = row[config.columns.input], row[config.columns.label]
+        value = row[config.columns.input]
+        label = None if label_column is None else row[label_column]
         yield _Row(input=value, label=label, digest=_digest(value))
+
+
+def _windows(config: DataConfig, source: str, task: Task) -> Sequence[Any] | None:
+    """Inputs of a task that cuts a text file as it stands; None for other files and tasks."""
+    path = Path(source)
+    if path.suffix.lower() != ".txt" or task.cut("", max_length=config.max_length) is None:
+        return None
+    if not path.is_file():
+        raise DataError(f"no file {source!r}; paths in a job are relative to the job file")
+    try:
+        return task.cut(path.read_bytes().decode(), max_length=config.max_length)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{source!r} can't be read as text: {error}; save it as UTF-8") from error
 
 
 def _open(config: DataConfig, source: str) -> Any:

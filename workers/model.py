@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from workers.quiet import no_progress_bars
 if TYPE_CHECKING:
     from torch import nn
 
+_TOKENIZERS = ("tokenizer", "vocab", "spiece", "sentencepiece")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -51,7 +52,7 @@ class LoadedModel:
 
     Attributes:
         model: The dense model in float32, in evaluation mode.
-        processor: Its tokenizer or image processor.
+        processor: Its tokenizer or image processor; None where the model reads bytes.
         task: The task, bound to processor and configuration.
         structure: Its units.
     """
@@ -94,6 +95,10 @@ def load_model(config: ModelConfig) -> LoadedModel:
     _refuse_random_weights(config, loading)
     model.eval()
     model.requires_grad_(False)
+    if getattr(model.config, "use_cache", False):
+        # Whole texts are scored at once: keys and values of earlier calls would be kept for nothing.
+        model.config.use_cache = False
+    _note_image_size(model.config, task_class, lambda: processor)
     return LoadedModel(
         model=model, processor=processor, task=task_class(processor, model.config), structure=structure_of(model)
     )
@@ -119,9 +124,11 @@ def load_task(config: ModelConfig) -> Task:
 
 
 def load_processor(folder: str, task_class: type[Task], *, revision: str | None = None) -> Any:
-    """Read the tokenizer or image processor of a model."""
+    """Read the tokenizer or image processor of a model; None where there is no tokenizer and bytes will do."""
     import transformers
 
+    if task_class.byte_level and not _has_tokenizer(ModelConfig(id=folder, revision=revision)):
+        return None
     auto_processor = getattr(transformers, task_class.auto_processor)
     return auto_processor.from_pretrained(folder, revision=revision, trust_remote_code=False)
 
@@ -144,6 +151,9 @@ def load_structure(config: ModelConfig) -> ModelStructure:
         model_config = transformers.AutoConfig.from_pretrained(
             config.id, revision=config.revision, trust_remote_code=False
         )
+        _note_image_size(
+            model_config, task_class, lambda: load_processor(config.id, task_class, revision=config.revision)
+        )
         with torch.device("meta"):
             model = getattr(transformers, task_class.auto_model).from_config(model_config)
     except (OSError, ValueError, KeyError) as error:
@@ -151,10 +161,23 @@ def load_structure(config: ModelConfig) -> ModelStructure:
     return structure_of(model)
 
 
+def _note_image_size(model_config: Any, task_class: type[Task], processor: Callable[[], Any]) -> None:
+    """Write the size of images into a configuration without one, as a ResNet's: feature maps follow from it."""
+    if task_class.auto_processor == "AutoImageProcessor" and getattr(model_config, "image_size", None) is None:
+        from evaluators.tasks.image_classification import processed_size
+
+        model_config.image_size = list(processed_size(processor()))
+
+
 def _task_class(config: ModelConfig) -> type[Task]:
     import evaluators.tasks  # noqa: F401  (importing registers the tasks)
 
     return TASKS.get(config.task)
+
+
+def _has_tokenizer(config: ModelConfig) -> bool:
+    files, _ = _list_files(config)
+    return any(Path(name).name.startswith(_TOKENIZERS) for name in files)
 
 
 def _refuse_unsafe(config: ModelConfig) -> None:

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -13,11 +13,12 @@ import numpy as np
 
 from evaluators.latency.correction import fit_correction
 from evaluators.latency.table import Entry, ForeignTableError, LatencyTable, Provenance, load_table
-from evaluators.latency.workload import Operator, Workload, fixed_operators, unit_operators
-from search_spaces.formats import FORMATS
+from evaluators.latency.workload import Operator, Workload, fixed_operators, layer_operators, unit_operators
+from search_spaces.channels import ChannelUnit, reachable_cuts
+from search_spaces.formats import FORMATS, LayerType
 from search_spaces.policy import Choice
 from search_spaces.space import SearchSpace
-from search_spaces.units import ModelStructure
+from search_spaces.units import ModelStructure, Unit
 from workers.targets import onnxruntime_cpu
 from workers.targets.device import DEVICES, Device
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 CHUNK = 256
 """Operators that are measured together, in rounds, before the table is saved."""
+MAX_CHANNEL_STEPS = 4
+"""Widths of channels in a grid."""
 NOISY_SPREAD = 0.25
 """Interquartile range over median from which one operator counts as noisy."""
 NOISY_SHARE = 0.2
@@ -68,10 +71,24 @@ class WholeModel:
 def required_operators(space: SearchSpace, workload: Workload) -> tuple[Operator, ...]:
     """Return every operator that a policy of the space can reach, the dense one's included, without repeats."""
     found = set(fixed_operators(space.structure, workload))
+    choices = {
+        unit.name: tuple(dict.fromkeys((*space.choices(unit.name), Choice(unit.groups, space.base_format))))
+        for unit in space.structure.units
+    }
     for unit in space.structure.units:
-        for choice in (*space.choices(unit.name), Choice(unit.groups, space.base_format)):
-            found.update(unit_operators(unit, choice, workload))
+        found.update(_reachable(unit, choices, space.base_format, workload))
     return tuple(sorted(found, key=str))
+
+
+def _reachable(
+    unit: Unit, choices: Mapping[str, Sequence[Choice]], base_format: str, workload: Workload
+) -> Iterator[Operator]:
+    """Operators of one unit under all its choices, and under those of the units that it shares layers with."""
+    for choice in choices[unit.name]:
+        yield from unit_operators(unit, choice, workload)
+    for layer in unit.channel_layers if isinstance(unit, ChannelUnit) else ():
+        for cut in reachable_cuts(layer, choices, base_format):
+            yield from layer_operators(cut, workload)
 
 
 def grid_operators(
@@ -88,13 +105,16 @@ def grid_operators(
             that every width lies within the grid.
     """
     found = set(fixed_operators(structure, workload))
-    ratios = tuple(step / steps for step in range(1, steps + 1))
+    choices: dict[str, list[Choice]] = {}
     for unit in structure.units:
-        keeps = {*unit.counts(ratios, channel_multiple=channel_multiple)}
-        keeps.update(unit.counts((1e-9,), channel_multiple=channel_multiple))
-        for name in {structure.base_format, *formats}:
-            for keep in keeps:
-                found.update(unit_operators(unit, Choice(keep, name), workload))
+        # A layer between channels has a grid of two axes: fewer steps along each keep it affordable.
+        count = min(steps, MAX_CHANNEL_STEPS) if isinstance(unit, ChannelUnit) else steps
+        ratios = (1e-9, *(step / count for step in range(1, count + 1)))
+        keeps = unit.counts(ratios, channel_multiple=channel_multiple)
+        names = [n for n in {structure.base_format, *formats} if unit.layer_type in FORMATS.get(n).layer_types]
+        choices[unit.name] = [Choice(keep, name) for name in names for keep in keeps]
+    for unit in structure.units:
+        found.update(_reachable(unit, choices, structure.base_format, workload))
     return tuple(sorted(found, key=str))
 
 
@@ -104,6 +124,7 @@ def working_set_bytes(structure: ModelStructure, format_name: str | None) -> int
     return sum(
         number_format.weight_bytes(out_features, in_features)
         for unit in structure.units
+        if unit.layer_type is not LayerType.EMBEDDING
         for _, out_features, in_features in unit.layer_shapes(unit.groups)
     )
 

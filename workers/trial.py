@@ -13,7 +13,7 @@ from evaluators.costs import CostModel
 from evaluators.latency.lookup import LatencyPredictor
 from evaluators.latency.table import LatencyTable, load_table
 from evaluators.latency.workload import Workload
-from evaluators.quality import QualityEvaluator, stack_calls
+from evaluators.quality import Outputs, QualityEvaluator, stack_calls
 from evaluators.scores import Scores
 from evaluators.tasks import Example
 from search_spaces.policy import Choice, Policy
@@ -26,7 +26,8 @@ from workers.model import load_model, load_task
 from workers.protocol import Split, TrialReport, TrialRequest, WorkerSpec
 from workers.targets import TARGETS, TargetConfig, onnxruntime_cpu  # noqa: F401  (importing registers the device)
 from workers.targets.device import DEVICES
-from workers.variants import Variant, VariantMaker, VariantStore
+from workers.variant_store import Variant, VariantStore
+from workers.variants import VariantMaker
 
 Progress = Callable[[int, int], None]
 
@@ -141,10 +142,14 @@ class TrialWorker:
         return self._assembler.apply(policy)
 
     def logits(self, policy: Policy, split: Split) -> Tensor:
-        """Outputs of a policy's model on a split, in the split's order."""
+        """Logits of a policy's model on a split, in the split's order, as far as the evaluator keeps them."""
+        return self.outputs(policy, split).logits_MC
+
+    def outputs(self, policy: Policy, split: Split) -> Outputs:
+        """Scores and logits of a policy's model on a split."""
         evaluator = self.evaluator(split)
         self.model_of(policy)
-        return evaluator.logits(self._forward)
+        return evaluator.run(self._forward)
 
     def evaluator(self, split: Split) -> QualityEvaluator:
         """The evaluator of a split, which knows the dense model's outputs there."""
@@ -152,7 +157,7 @@ class TrialWorker:
             examples: tuple[Example, ...] = getattr(self.splits, split.value)
             evaluator = QualityEvaluator(self.task, examples, batch=self.spec.target.batch)
             self.model_of(self.space.dense_policy())
-            evaluator.set_dense(evaluator.logits(self._forward))
+            evaluator.set_dense(evaluator.run(self._forward))
             self._evaluators[split] = evaluator
         return self._evaluators[split]
 

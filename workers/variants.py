@@ -1,30 +1,29 @@
-"""Variants: every unit under every choice, made once and stored under what it was made from."""
+"""Variants: every unit under every choice, made from the dense model and its calibration."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from search_spaces.formats import FORMATS, Format
+from search_spaces.channels import ChannelUnit
+from search_spaces.formats import FORMATS, Format, LayerType
 from search_spaces.policy import Choice
-from search_spaces.units import Unit
+from search_spaces.units import Unit, UnitKind
 from workers.calibrate import Calibration, Moments
-from workers.pruning import LayerWeights, PrunedUnit, Saliency, prune_unit, removal_order
+from workers.channel_variants import ChannelVariantMaker
+from workers.pruning import LayerWeights, PrunedUnit, Saliency, check_finite, prune_unit, removal_order
+from workers.quantization.calibrators import RangeMethod
 from workers.quantization.codes import Codes, round_to_nearest
 from workers.quantization.gptq import gptq
+from workers.variant_store import Variant, tensor_bytes
 
-METHOD_VERSION = 1
+METHOD_VERSION = 2
 """Raised whenever a change below changes a tensor, so that stored variants of before are made again."""
 
 
@@ -35,16 +34,18 @@ class Method:
     Attributes:
         saliency: By what groups are ranked.
         update: Whether the output projection is solved again after pruning.
+        fisher: Whether the Hessian saliency weighs errors of feed-forward outputs by how much they move the model's
+            answers, which takes a backward pass over the calibration data; else all directions count alike, as they
+            always do for the few heads of attention, where it made no difference.
         gptq: Whether weights are rounded by GPTQ; else to nearest.
+        ranges: How static ranges of activations are chosen.
     """
 
     saliency: Saliency = Saliency.HESSIAN
+    fisher: bool = True
     update: bool = True
     gptq: bool = True
-
-
-Variant = Mapping[str, Tensor]
-"""Tensors of a compressed unit, named "<layer>/<part>"; parts are weight, or codes, scale and zeros, and bias."""
+    ranges: RangeMethod = RangeMethod.MIN_MAX
 
 
 class VariantMaker:
@@ -65,11 +66,22 @@ class VariantMaker:
         calibration: Calibration | None,
         method: Method | None = None,
     ) -> None:
-        self._dense = {unit.name: _read_layers(model, unit) for unit in units}
+        channel_units = [unit for unit in units if isinstance(unit, ChannelUnit)]
+        self._dense = {unit.name: _read_layers(model, unit) for unit in units if not isinstance(unit, ChannelUnit)}
         self._calibration = calibration
-        blind = Method(saliency=Saliency.MAGNITUDE, update=False, gptq=False)
+        blind = Method(saliency=Saliency.MAGNITUDE_L2, update=False, gptq=False)
         self._method = method or (blind if calibration is None else Method())
         self._model_digest = _digest_model(model, self._identity)
+        self._channels = ChannelVariantMaker(
+            model,
+            channel_units,
+            calibration,
+            saliency=self._method.saliency,
+            update=self._method.update,
+            use_gptq=self._method.gptq,
+            use_fisher=self._method.fisher,
+            range_method=self._method.ranges,
+        )
         self._orders: dict[str, tuple[int, ...]] = {}
         self._last_pruned: tuple[tuple[str, int], PrunedUnit] | None = None
 
@@ -80,6 +92,10 @@ class VariantMaker:
 
     def make(self, unit: Unit, choice: Choice) -> Variant:
         """Prune, then quantize what stays."""
+        if isinstance(unit, ChannelUnit):
+            return self._channels.make(unit, choice)
+        if unit.kind is UnitKind.EMBEDDING:
+            return self._make_table(unit, choice)
         pruned = self._prune(unit, choice.keep)
         target = FORMATS.get(choice.format)
         kept = torch.tensor(pruned.kept, dtype=torch.long)
@@ -89,7 +105,16 @@ class VariantMaker:
             consumed = columns if name == unit.consumer else None
             for part, tensor in self._store(name, layer, target, consumed).items():
                 found[f"{name}/{part}"] = tensor
+        if unit.selection is not None and choice.keep:
+            found[f"{unit.selection}/kept"] = kept
         return found
+
+    def _make_table(self, unit: Unit, choice: Choice) -> Variant:
+        """Quantize an embedding table row by row; no calibration data tells which rows matter."""
+        layers = self._dense[unit.name]
+        check_finite(layers, unit.name)
+        parts = self._store(unit.consumer, layers[unit.consumer], FORMATS.get(choice.format), None)
+        return {f"{unit.consumer}/{part}": tensor for part, tensor in parts.items()}
 
     def key(self, unit: Unit, choice: Choice) -> str:
         """Identity of a variant: weights, calibration data, method with its version, unit and choice.
@@ -103,7 +128,8 @@ class VariantMaker:
     def _identity(self) -> list[object]:
         """What variants depend on beside weights, unit and choice."""
         data = self._calibration.digest if self._calibration is not None else None
-        return [data, METHOD_VERSION, self._method.saliency, self._method.update, self._method.gptq]
+        method = self._method
+        return [data, METHOD_VERSION, method.saliency, method.fisher, method.update, method.gptq, method.ranges]
 
     def _prune(self, unit: Unit, keep: int) -> PrunedUnit:
         """Prune, remembering the last result: formats of one keep are usually asked for one after the other."""
@@ -111,11 +137,23 @@ class VariantMaker:
             return self._last_pruned[1]
         layers, moments = self._dense[unit.name], self._moments(unit.consumer)
         if unit.name not in self._orders and keep < unit.groups:
-            self._orders[unit.name] = removal_order(unit, layers, moments, saliency=self._method.saliency)
+            self._orders[unit.name] = self._order(unit, moments)
         order = self._orders.get(unit.name, ())
         pruned = prune_unit(unit, layers, order, keep, moments if self._method.update else None)
         self._last_pruned = ((unit.name, keep), pruned)
         return pruned
+
+    def _order(self, unit: Unit, moments: Moments | None) -> tuple[int, ...]:
+        saliency, data = self._method.saliency, self._calibration
+        is_fisher = saliency is Saliency.HESSIAN and self._method.fisher and unit.kind is UnitKind.FEED_FORWARD
+        return removal_order(
+            unit,
+            self._dense[unit.name],
+            moments,
+            saliency=saliency,
+            fisher_OO=data.fisher(unit) if data is not None and is_fisher else None,
+            taylor_G=data.taylor(unit) if data is not None and saliency is Saliency.TAYLOR else None,
+        )
 
     def _moments(self, layer: str) -> Moments | None:
         return None if self._calibration is None else self._calibration.moments(layer)
@@ -129,8 +167,8 @@ class VariantMaker:
         return found if codes.zeros_ON is None else {**found, "zeros": codes.zeros_ON}
 
     def _quantize(self, name: str, weight_OK: Tensor, target: Format, columns: Tensor | None) -> Codes:
-        moments = self._moments(name)
-        if moments is None or not self._method.gptq:
+        moments = self._moments(name) if self._method.gptq and LayerType.LINEAR in target.layer_types else None
+        if moments is None:
             return round_to_nearest(weight_OK, target)
         gram_KK = moments.gram_KK[:-1, :-1]
         if columns is not None:
@@ -142,71 +180,16 @@ def _digest_model(model: nn.Module, identity: list[object]) -> str:
     config: Any = getattr(model, "config", None)
     digest = hashlib.sha256(json.dumps([identity, None if config is None else config.to_dict()], default=str).encode())
     for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor_bytes(tensor))
     return digest.hexdigest()
 
 
 def _read_layers(model: nn.Module, unit: Unit) -> dict[str, LayerWeights]:
     found = {}
     for name in unit.layers:
-        linear = model.get_submodule(name)
-        assert isinstance(linear, nn.Linear), name
-        bias_O = None if linear.bias is None else linear.bias.detach()
-        found[name] = LayerWeights(weight_OK=linear.weight.detach(), bias_O=bias_O)
+        layer = model.get_submodule(name)
+        assert isinstance(layer, nn.Linear | nn.Embedding), name
+        bias = getattr(layer, "bias", None)
+        found[name] = LayerWeights(weight_OK=layer.weight.detach(), bias_O=None if bias is None else bias.detach())
     return found
-
-
-class VariantStore:
-    """Variants on disk, one safetensors file each, written whole or not at all.
-
-    Args:
-        folder: Made where it does not exist; several processes may share it.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def has(self, maker: VariantMaker, unit: Unit, choice: Choice) -> bool:
-        """Whether a file of that variant exists."""
-        return self._path(maker, unit, choice).exists()
-
-    def get_or_make(self, maker: VariantMaker, unit: Unit, choice: Choice) -> Variant:
-        """Read a variant, or make and store it. A file that can't be read, or was altered, is made again."""
-        path = self._path(maker, unit, choice)
-        found = _read(path)
-        if found is None:
-            found = {name: tensor.contiguous() for name, tensor in maker.make(unit, choice).items()}
-            _write(path, found)
-        return found
-
-    def _path(self, maker: VariantMaker, unit: Unit, choice: Choice) -> Path:
-        return self._folder / f"{maker.key(unit, choice)}.safetensors"
-
-
-def _read(path: Path) -> dict[str, Tensor] | None:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    body, checksum = data[:-32], data[-32:]
-    if hashlib.sha256(body).digest() != checksum:
-        return None
-    try:
-        return load(body)
-    except SafetensorError:
-        return None
-
-
-def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    body = save(dict(tensors))
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(body)
-            file.write(hashlib.sha256(body).digest())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from evaluators.latency.lookup import LatencyPredictor
+from search_spaces.formats import FORMATS, LayerType
 from search_spaces.policy import Choice, Policy
 from search_spaces.units import ModelStructure
 from workers.assemble import Assembler
@@ -23,12 +24,20 @@ _RATIOS = (1.0, 0.5, 0.25)
 def correction_policies(
     structure: ModelStructure, *, formats: tuple[str, ...], channel_multiple: int
 ) -> tuple[Policy, ...]:
-    """Uniform policies that span the range of latencies: each format whole, and the first two formats cut down."""
+    """Uniform policies that span the range of latencies: each format whole, and the first two formats cut down.
+
+    Embedding tables, which take little time in any format, stay in the base format.
+    """
     found: dict[Policy, None] = {}
+    layer_types = {unit.layer_type for unit in structure.units} - {LayerType.EMBEDDING}
+    formats = tuple(name for name in formats if layer_types <= set(FORMATS.get(name).layer_types))
     for ratio in _RATIOS:
         for name in formats if ratio == 1.0 else formats[:2]:
             choices = {
-                unit.name: Choice(unit.counts((ratio,), channel_multiple=channel_multiple)[0], name)
+                unit.name: Choice(
+                    unit.counts((ratio,), channel_multiple=channel_multiple)[0],
+                    structure.base_format if unit.layer_type is LayerType.EMBEDDING else name,
+                )
                 for unit in structure.units
             }
             found[Policy(choices)] = None

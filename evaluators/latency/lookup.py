@@ -11,8 +11,11 @@ from evaluators.latency.workload import (
     OperatorKind,
     Workload,
     fixed_operators,
+    layer_operators,
+    policy_operators,
     unit_operators,
 )
+from search_spaces.channels import ChannelUnit, CutLayer
 from search_spaces.policy import Choice, Policy
 from search_spaces.units import ModelStructure, Unit
 
@@ -23,7 +26,11 @@ WIDTH_AXES: dict[OperatorKind, tuple[str, ...]] = {
     OperatorKind.ACTIVATION: ("features",),
     OperatorKind.LAYER_NORM: ("features",),
     OperatorKind.EMBEDDING: (),
-    OperatorKind.CONVOLUTION: (),
+    OperatorKind.CONVOLUTION: ("in_channels", "out_channels"),
+    OperatorKind.DEPTHWISE: ("channels",),
+    OperatorKind.STATIC_QUANTIZE: ("channels",),
+    OperatorKind.DEQUANTIZE: ("channels",),
+    OperatorKind.RESIDUAL_ADD: ("channels",),
 }
 """Axes that pruning changes: only along these does a time lie between its neighbours' times."""
 
@@ -81,6 +88,7 @@ class LatencyPredictor:
         for points in self._lines.values():
             points.sort()
         self._units: dict[tuple[Unit, Choice], float] = {}
+        self._shared: dict[tuple[Unit, tuple[Choice, ...]], float] = {}
         self._fixed: tuple[ModelStructure, float] | None = None
 
     def operator_ms(self, operator: Operator) -> float:
@@ -102,10 +110,15 @@ class LatencyPredictor:
         return math.exp((1 - share) * math.log(low_ms) + share * math.log(high_ms))
 
     def unit_ms(self, unit: Unit, choice: Choice) -> float:
-        """Return a unit's share of a policy's latency: the sum of its operators times the correction's scale."""
+        """Return a unit's share of a policy's latency: the sum of its operators times the correction's scale.
+
+        The layers of a `ChannelUnit` depend on other units too. Its share is then an estimate: as if the others kept
+        the same ratio, and time went with their channels.
+        """
         key = (unit, choice)
         if key not in self._units:
-            self._units[key] = self._scale * self._sum(unit_operators(unit, choice, self.workload).items())
+            total = self._scale * self._sum(unit_operators(unit, choice, self.workload).items())
+            self._units[key] = total * choice.keep / unit.groups if isinstance(unit, ChannelUnit) else total
         return self._units[key]
 
     def fixed_ms(self, structure: ModelStructure) -> float:
@@ -116,12 +129,29 @@ class LatencyPredictor:
         return self._fixed[1]
 
     def policy_ms(self, structure: ModelStructure, policy: Policy) -> float:
-        """Return the latency of a policy: `fixed_ms` plus `unit_ms` of every unit.
+        """Return the latency of a policy: `fixed_ms` plus `unit_ms` of every unit that shares no layers, and the exact
+        sum of the others' operators.
 
         Raises:
             MissingEntryError: An operator is not measured and not between measured widths.
         """
-        return self.fixed_ms(structure) + sum(self.unit_ms(unit, policy[unit.name]) for unit in structure.units)
+        return self.fixed_ms(structure) + sum(
+            self._shared_ms(unit, policy, structure.base_format)
+            if isinstance(unit, ChannelUnit)
+            else self.unit_ms(unit, policy[unit.name])
+            for unit in structure.units
+        )
+
+    def layer_ms(self, cut: CutLayer) -> float:
+        """Return the time of a layer between channels, with what its input's format costs."""
+        return self._scale * self._sum(layer_operators(cut, self.workload).items())
+
+    def _shared_ms(self, unit: ChannelUnit, policy: Policy, base_format: str) -> float:
+        key = (unit, tuple(policy[name] for name in (unit.name, *unit.inputs)))
+        if key not in self._shared:
+            counts = policy_operators(unit, policy, base_format, self.workload)
+            self._shared[key] = self._scale * self._sum(counts.items())
+        return self._shared[key]
 
     def raw_ms(self, structure: ModelStructure, policy: Policy) -> float:
         """Return the plain sum of operator times, to which corrections are fitted."""

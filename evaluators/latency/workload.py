@@ -1,12 +1,16 @@
 """What a policy executes: the operators of its units and fixed parts, with shapes and tokens."""
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from search_spaces.channels import ChannelLayerKind, ChannelUnit, CutLayer, cut_layer
 from search_spaces.formats import FORMATS, ActivationPrecision
 from search_spaces.policy import Choice, Policy
 from search_spaces.units import FixedPart, ModelStructure, PartKind, Unit, UnitKind
+
+_BASE_FORMAT = "fp32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +53,19 @@ class OperatorKind(StrEnum):
     LAYER_NORM = "layer_norm"
     """Residual addition and layer normalisation; axes tokens, features."""
     EMBEDDING = "embedding"
-    """Rows looked up; axes tokens, rows, features."""
+    """Rows looked up, and scaled where they are codes; axes tokens, rows, features."""
     CONVOLUTION = "convolution"
-    """Patches projected, stride equal to the kernel; axes batch, in_channels, out_channels, kernel, image_size."""
+    """Convolution with bias; axes batch, in_channels, out_channels, kernel, stride, and height and width of the output.
+    Static int8 codes come in and go out."""
+    DEPTHWISE = "depthwise"
+    """Convolution of each channel by itself; axes batch, channels, kernel, stride, height and width of the output."""
+    STATIC_QUANTIZE = "static_quantize"
+    """Codes of a feature map with a known scale; axes batch, channels, height, width."""
+    DEQUANTIZE = "dequantize"
+    """Values of a feature map's codes; axes batch, channels, height, width."""
+    RESIDUAL_ADD = "residual_add"
+    """Sum of two feature maps with its activation; axes batch, channels, height, width. In float32 it is part of the
+    convolution before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +75,7 @@ class Operator:
     Attributes:
         kind: What is computed.
         axes: Names and sizes, sorted by name.
-        format: Number format of a linear operator; None for others.
+        format: Number format of a linear operator or convolution, or of a table of codes; None for others.
         function: Name of an activation function, "gated_" before it where it multiplies a second input; else None.
     """
 
@@ -87,9 +101,16 @@ class Operator:
 
 
 def unit_operators(unit: Unit, choice: Choice, workload: Workload) -> Counter[Operator]:
-    """Operators of one unit under one choice, with how often each runs; none where the unit is left out."""
+    """Operators of one unit under one choice, with how often each runs; none where the unit is left out.
+
+    Layers between channels depend on other units too; here those are whole and in the same format.
+    """
     if choice.keep == 0:
         return Counter()
+    if isinstance(unit, ChannelUnit):
+        return _channel_operators(unit, choice, _beside_whole(unit, choice), workload)
+    if unit.kind is UnitKind.EMBEDDING:
+        return Counter([_embedding(unit, choice, workload)])
     found = Counter(
         Operator.of(
             OperatorKind.LINEAR,
@@ -102,9 +123,21 @@ def unit_operators(unit: Unit, choice: Choice, workload: Workload) -> Counter[Op
     )
     found[_middle(unit, choice.keep, workload)] += 1
     if FORMATS.get(choice.format).activation is ActivationPrecision.INT8_PER_TENSOR:
-        for features in (unit.in_features, choice.keep * unit.columns_per_group):
+        inputs = len({producer.input_index for producer in unit.producers})
+        for features in (*[unit.in_features] * inputs, choice.keep * unit.columns_per_group):
             found[Operator.of(OperatorKind.QUANTIZE, tokens=workload.tokens, features=features)] += 1
     return found
+
+
+def _embedding(unit: Unit, choice: Choice, workload: Workload) -> Operator:
+    is_quantized = FORMATS.get(choice.format).is_quantized
+    return Operator.of(
+        OperatorKind.EMBEDDING,
+        format=choice.format if is_quantized else None,
+        tokens=workload.tokens,
+        rows=unit.out_features,
+        features=unit.in_features,
+    )
 
 
 def _middle(unit: Unit, keep: int, workload: Workload) -> Operator:
@@ -119,7 +152,7 @@ def _middle(unit: Unit, keep: int, workload: Workload) -> Operator:
             queries=unit.columns_per_group // head_dim,
             head_dim=head_dim,
         )
-    gated = "gated_" if len(unit.producers) > 1 else ""
+    gated = "gated_" if unit.is_gated else ""
     return Operator.of(
         OperatorKind.ACTIVATION,
         function=f"{gated}{unit.activation}",
@@ -162,7 +195,10 @@ def _fixed_operator(part: FixedPart, base_format: str, workload: Workload) -> Op
                 in_channels=in_channels,
                 out_channels=out_channels,
                 kernel=kernel,
-                image_size=image_size,
+                stride=kernel,
+                height=image_size // kernel,
+                width=image_size // kernel,
+                format=base_format,
             )
 
 
@@ -176,5 +212,63 @@ def operators(structure: ModelStructure, policy: Policy, workload: Workload) -> 
     """
     found = fixed_operators(structure, workload)
     for unit in structure.units:
-        found.update(unit_operators(unit, policy[unit.name], workload))
+        found.update(policy_operators(unit, policy, structure.base_format, workload))
     return found
+
+
+def policy_operators(unit: Unit, policy: Policy, base_format: str, workload: Workload) -> Counter[Operator]:
+    """Operators of one unit under a policy: its own choice, and those of `unit.inputs` where it shares layers."""
+    if isinstance(unit, ChannelUnit):
+        return _channel_operators(unit, policy[unit.name], unit.cut(policy, base_format), workload)
+    return unit_operators(unit, policy[unit.name], workload)
+
+
+def _beside_whole(unit: ChannelUnit, choice: Choice) -> Iterator[CutLayer]:
+    for layer in unit.channel_layers:
+        rows = choice if layer.rows == unit.name else None
+        columns = None if layer.columns is None else Choice(layer.in_channels, choice.format)
+        yield cut_layer(layer, rows, choice if layer.columns == unit.name else columns, _BASE_FORMAT)
+
+
+def _channel_operators(
+    unit: ChannelUnit, choice: Choice, layers: Iterable[CutLayer], workload: Workload
+) -> Counter[Operator]:
+    found: Counter[Operator] = Counter()
+    for cut in layers:
+        found.update(layer_operators(cut, workload))
+    for total in unit.sums if _is_static(choice.format) else ():
+        axes = {"batch": workload.batch, "channels": choice.keep, "height": total.height, "width": total.width}
+        if total.activation_module is None:
+            found[Operator.of(OperatorKind.STATIC_QUANTIZE, format=None, function=None, **axes)] += 1
+        found[Operator.of(OperatorKind.RESIDUAL_ADD, format=choice.format, function=None, **axes)] += 1
+    return found
+
+
+def layer_operators(cut: CutLayer, workload: Workload) -> Counter[Operator]:
+    """Operators of a layer between channels: itself, and its input to codes or back where the formats differ."""
+    layer, batch = cut.layer, workload.batch
+    if cut.out_channels == 0 or cut.in_channels == 0:
+        return Counter()
+    is_depthwise = layer.kind is ChannelLayerKind.DEPTHWISE
+    if layer.kind is ChannelLayerKind.LINEAR:
+        kind = OperatorKind.LINEAR
+        axes = {"tokens": batch, "in_features": cut.in_channels, "out_features": cut.out_channels}
+        return Counter([Operator.of(kind, format=cut.format, function=None, **axes)])
+    kind = OperatorKind.DEPTHWISE if is_depthwise else OperatorKind.CONVOLUTION
+    axes = {"batch": batch, "kernel": layer.kernel, "stride": layer.stride}
+    axes |= {"height": layer.height, "width": layer.width}
+    if is_depthwise:
+        axes["channels"] = cut.out_channels
+    else:
+        axes |= {"in_channels": cut.in_channels, "out_channels": cut.out_channels}
+    found = Counter([Operator.of(kind, format=cut.format, function=None, **axes)])
+    if _is_static(cut.format) != _is_static(cut.input_format):
+        recode = OperatorKind.STATIC_QUANTIZE if _is_static(cut.format) else OperatorKind.DEQUANTIZE
+        channels = cut.out_channels if is_depthwise else cut.in_channels
+        height, width = layer.height * layer.stride, layer.width * layer.stride
+        found[Operator.of(recode, batch=batch, channels=channels, height=height, width=width)] += 1
+    return found
+
+
+def _is_static(format_name: str | None) -> bool:
+    return format_name is not None and FORMATS.get(format_name).activation is ActivationPrecision.INT8_STATIC

@@ -1,4 +1,4 @@
-"""What a task provides. Shape letters: B batch, S sequence, C classes."""
+"""What a task provides. Shape letters: B batch, S sequence, C classes, T targets."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from search_spaces.architectures import ARCHITECTURES
 from search_spaces.registry import Registry
 
 if TYPE_CHECKING:
@@ -16,18 +17,23 @@ class TaskError(ValueError):
     """Rows do not fit the task or the model."""
 
 
+IGNORED = -100
+"""Target of a token that is not scored."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
     """One encoded row.
 
     Attributes:
         inputs: Model inputs by name, without a batch axis.
-        label: Class index.
+        label: Class index; or the tokens that a language model should give, as int64 of shape (S,), `IGNORED` where
+            nothing is asked.
         length: Tokens; 1 where all examples have the same shape.
     """
 
     inputs: Mapping[str, torch.Tensor]
-    label: int
+    label: int | torch.Tensor
     length: int
 
 
@@ -39,14 +45,22 @@ class Task(Protocol):
         auto_processor: Name of the transformers class that loads its tokenizer or image processor.
         metric: Name of the metric; larger is better.
         dynamic_axes: Input name to axes that vary, by number, for export.
+        labelled: Whether rows have a label; a language model finds its targets in the text.
+        byte_level: Whether a model without a tokenizer reads bytes.
     """
 
     auto_model: str
     auto_processor: str
     metric: str
     dynamic_axes: Mapping[str, Mapping[int, str]]
+    labelled: bool
+    byte_level: bool
 
     def __init__(self, processor: Any, config: Any) -> None: ...
+
+    def cut(self, text: str, *, max_length: int) -> Sequence[Any] | None:
+        """Inputs that a whole text file holds; None where each of its lines is one."""
+        ...
 
     def encode(self, inputs: Sequence[Any], labels: Sequence[Any], *, max_length: int) -> list[Example]:
         """Encode rows.
@@ -64,16 +78,30 @@ class Task(Protocol):
         """A batch of whole inputs without padding, for timing and for tracing; the length means nothing to images."""
         ...
 
-    def score(self, logits_BC: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
-        """The metric of each example, as float32 of shape (B,)."""
+    def targets(self, examples: Sequence[Example]) -> torch.Tensor:
+        """What the outputs are compared with: shape (B,), or (B, S) padded with `IGNORED` where each token has one."""
         ...
 
-    def chance(self, labels: Sequence[int]) -> float:
+    def score(self, logits_TC: torch.Tensor, targets_T: torch.Tensor) -> torch.Tensor:
+        """The metric of each target, as float32 of shape (T,); the mean over an example's targets is its score."""
+        ...
+
+    def chance(self, labels: Sequence[Any]) -> float:
         """What the best constant answer reaches on these labels."""
         ...
 
 
 TASKS: Registry[type[Task]] = Registry("task", entry_point_group="paretrim.tasks")
+
+
+def longest_input(config: Any, max_length: int) -> int:
+    """Tokens at which inputs are cut: `max_length`, or what the model takes where that is less."""
+    name = str(getattr(config, "model_type", ""))
+    if name in ARCHITECTURES:
+        longest = ARCHITECTURES.get(name).max_tokens(config)
+    else:
+        longest = getattr(config, "max_position_embeddings", None)
+    return min(max_length, longest or max_length)
 
 
 def class_index(label: Any, config: Any, *, row: int) -> int:

@@ -53,6 +53,28 @@ class ImageClassification(ClassificationScore):
         return {"pixel_values": torch.randn(shape, generator=torch.Generator().manual_seed(seed))}
 
 
+def processed_size(processor: Any) -> tuple[int, int]:
+    """Height and width of what an image processor makes of a square image.
+
+    Raises:
+        TaskError: It leaves images as large as they are, and names no size.
+    """
+    from PIL import Image
+
+    if not getattr(processor, "do_resize", True):
+        size = getattr(processor, "crop_size", None) or processor.size
+        height, width = (getattr(size, side, None) for side in ("height", "width"))
+        if not height or not width:
+            raise TaskError(
+                f"all images of a model have one size; its processor neither resizes nor names one: {processor.size}; "
+                "set image_size in the model's config.json"
+            )
+        return int(height), int(width)
+    mode = "L" if len(getattr(processor, "image_mean", None) or ()) == 1 else "RGB"
+    pixels = processor(Image.new(mode, (512, 512)), return_tensors="pt")["pixel_values"]
+    return int(pixels.shape[-2]), int(pixels.shape[-1])
+
+
 def _read_image(value: Any, *, row: int, channels: int) -> Image:
     """Open an image given as an object, a path, bytes, or rows of pixel values 0 to 255."""
     import numpy as np

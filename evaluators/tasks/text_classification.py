@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from evaluators.tasks.base import TASKS, Example, TaskError, class_index
+from evaluators.tasks.base import TASKS, Example, TaskError, class_index, longest_input
 from evaluators.tasks.classification import ClassificationScore
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class TextClassification(ClassificationScore):
         for row, text in enumerate(inputs):
             if not isinstance(text, str) or not text.strip():
                 raise TaskError(f"inputs are texts that are not empty; got {text!r} in row {row}")
-        longest = min(max_length, getattr(self._config, "max_position_embeddings", None) or max_length)
+        longest = longest_input(self._config, max_length)
         encoded = self._tokenizer(list(inputs), truncation=True, max_length=longest)
         names = [name for name in encoded if name in self.dynamic_axes]
         examples = []

@@ -1,6 +1,14 @@
 """Architectures: one small module each, which declares the units of its models."""
 
-from search_spaces.architectures import bert, vit  # noqa: F401  (importing a module registers it)
+from search_spaces.architectures import (  # noqa: F401  (importing registers them)
+    bert,
+    decoder,
+    distilbert,
+    mobilenet_v2,
+    resnet,
+    t5,
+    vit,
+)
 from search_spaces.architectures.base import ARCHITECTURES, Architecture, UnsupportedModelError, structure_of
 
 __all__ = ["ARCHITECTURES", "Architecture", "UnsupportedModelError", "structure_of"]

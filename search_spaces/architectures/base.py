@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from search_spaces.registry import Registry
@@ -21,9 +21,16 @@ class UnsupportedModelError(ValueError):
 class Architecture(Protocol):
     """Declares the units of one family of models.
 
-    A module under `search_spaces/architectures/` implements this and registers an instance under the
+    A module under `search_spaces/architectures/` derives from this and registers an instance under the
     `model_type` of its transformers configuration.
     """
+
+    def prepare(self, model: nn.Module) -> None:
+        """Rewire a model, in place and without changing what it computes, where its parts can't be cut as they are.
+
+        Called before anything is read from the model; a second call changes nothing.
+        """
+        return
 
     def units(self, model: nn.Module) -> tuple[Unit, ...]:
         """All units in the order in which data flows; the model may be on the meta device."""
@@ -35,18 +42,18 @@ class Architecture(Protocol):
 
     def tokens(self, config: Any) -> int | None:
         """Tokens of one example where the model fixes them; None where the data does."""
-        ...
+        return None
 
     def max_tokens(self, config: Any) -> int | None:
         """Longest sequence that the model takes; None where it is not bounded."""
-        ...
+        return None
 
 
 ARCHITECTURES: Registry[Architecture] = Registry("architecture", entry_point_group="paretrim.architectures")
 
 
 def structure_of(model: nn.Module) -> ModelStructure:
-    """Describe a model by its architecture module.
+    """Describe a model by its architecture module, which may rewire it first (`Architecture.prepare`).
 
     Args:
         model: A transformers model; the meta device will do, as no weight is read.
@@ -63,9 +70,10 @@ def structure_of(model: nn.Module) -> ModelStructure:
         )
     architecture = ARCHITECTURES.get(name)
     try:
+        architecture.prepare(model)
         units = architecture.units(model)
         fixed = architecture.fixed_parts(model)
-        fixed_bytes = _bytes_outside(model, {layer for unit in units for layer in unit.layers})
+        fixed_bytes = _bytes_outside(model, _modules_of(units))
     except AttributeError as error:
         raise UnsupportedModelError(
             f"{type(model).__name__} is not built as the architecture {name!r} expects ({error})"
@@ -80,6 +88,14 @@ def structure_of(model: nn.Module) -> ModelStructure:
     )
 
 
-def _bytes_outside(model: nn.Module, layers: Iterable[str]) -> int:
-    inside = {id(p) for layer in layers for p in model.get_submodule(layer).parameters()}
+def _modules_of(units: Iterable[Unit]) -> Iterator[str]:
+    for unit in units:
+        yield from unit.layers
+        if unit.branch is not None:
+            yield unit.branch.module
+
+
+def _bytes_outside(model: nn.Module, modules: Iterable[str]) -> int:
+    """Bytes of all parameters outside the modules; one that several of them share counts once."""
+    inside = {id(p) for name in modules for p in model.get_submodule(name).parameters()}
     return sum(p.numel() * BYTES_PER_FP32 for p in model.parameters() if id(p) not in inside)

@@ -1,81 +1,80 @@
-"""BERT: post-normalised encoder layers of self-attention and a feed-forward block."""
+"""BERT and RoBERTa: post-normalised encoder layers of self-attention and a feed-forward block."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from search_spaces.architectures.base import ARCHITECTURES
-from search_spaces.units import Branch, FixedPart, PartKind, Producer, Unit, UnitKind
+from search_spaces.architectures.base import ARCHITECTURES, Architecture
+from search_spaces.architectures.blocks import (
+    attention_unit,
+    embedding_part,
+    embedding_unit,
+    feed_forward_unit,
+    linear_part,
+    norm_part,
+)
+from search_spaces.units import Branch, FixedPart, Unit
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class Bert:
-    """Units of BERT with a classification head."""
+class Bert(Architecture):
+    """Units of a BERT-like encoder with a classification head.
+
+    Args:
+        root: Attribute of the model that holds embeddings and encoder.
+        head: Linear layers after the encoder, which run once an example.
+        numbers_after_padding: Whether positions count from the number after the padding token's on (RoBERTa).
+    """
+
+    def __init__(self, root: str, head: tuple[str, ...], *, numbers_after_padding: bool = False) -> None:
+        self._root, self._head, self._numbers_after_padding = root, head, numbers_after_padding
 
     def units(self, model: nn.Module) -> tuple[Unit, ...]:
-        """Attention by heads and feed-forward by channels, for each layer."""
-        config: Any = model.config
-        return tuple(
-            unit
-            for index in range(config.num_hidden_layers)
-            for unit in (_attention(config, index), _feed_forward(config, index))
-        )
+        """The table of words; attention by heads and feed-forward by channels, for each layer."""
+        return tuple(self._units(model))
 
     def fixed_parts(self, model: nn.Module) -> tuple[FixedPart, ...]:
-        """Embeddings, normalisations, pooler and classifier."""
+        """Positions, normalisations and head."""
         config: Any = model.config
-        hidden = config.hidden_size
         return (
-            FixedPart(kind=PartKind.EMBEDDING, width=(config.vocab_size, hidden)),
-            FixedPart(kind=PartKind.EMBEDDING, width=(config.max_position_embeddings, hidden)),
-            FixedPart(kind=PartKind.LAYER_NORM, width=(hidden,), count=1 + 2 * config.num_hidden_layers),
-            FixedPart(kind=PartKind.LINEAR, width=(hidden, hidden), per_token=False),
-            FixedPart(kind=PartKind.LINEAR, width=(hidden, config.num_labels), per_token=False),
+            embedding_part(model, f"{self._root}.embeddings.position_embeddings"),
+            norm_part(config.hidden_size, 1 + 2 * config.num_hidden_layers),
+            *(linear_part(model, name) for name in self._head),
         )
 
-    def tokens(self, config: Any) -> int | None:
-        """Text decides."""
-        return None
-
     def max_tokens(self, config: Any) -> int | None:
-        """Rows of the position table."""
-        return int(config.max_position_embeddings)
+        """Rows of the position table that a token can have."""
+        used = config.pad_token_id + 1 if self._numbers_after_padding else 0
+        return int(config.max_position_embeddings) - used
+
+    def _units(self, model: nn.Module) -> Iterator[Unit]:
+        config: Any = model.config
+        yield embedding_unit(model, "embeddings", f"{self._root}.embeddings.word_embeddings")
+        for index in range(config.num_hidden_layers):
+            layer = f"{self._root}.encoder.layer.{index}"
+            attention = f"{layer}.attention.self"
+            yield attention_unit(
+                model,
+                f"layer.{index}.attention",
+                producers=[f"{attention}.{name}" for name in ("query", "key", "value")],
+                consumer=f"{layer}.attention.output.dense",
+                groups=config.num_attention_heads,
+                branch=Branch(module=attention, returns_tuple=True),
+            )
+            yield feed_forward_unit(
+                model,
+                f"layer.{index}.feed_forward",
+                producers=[f"{layer}.intermediate.dense"],
+                consumer=f"{layer}.output.dense",
+                activation=config.hidden_act,
+                branch=Branch(module=f"{layer}.intermediate"),
+            )
 
 
-def _attention(config: Any, index: int) -> Unit:
-    head_dim = config.hidden_size // config.num_attention_heads
-    prefix = f"bert.encoder.layer.{index}.attention"
-    return Unit(
-        name=f"layer.{index}.attention",
-        kind=UnitKind.ATTENTION,
-        groups=config.num_attention_heads,
-        producers=tuple(
-            Producer(layer=f"{prefix}.self.{name}", rows_per_group=head_dim) for name in ("query", "key", "value")
-        ),
-        consumer=f"{prefix}.output.dense",
-        columns_per_group=head_dim,
-        in_features=config.hidden_size,
-        out_features=config.hidden_size,
-        branch=Branch(module=f"{prefix}.self", returns_tuple=True),
-    )
-
-
-def _feed_forward(config: Any, index: int) -> Unit:
-    prefix = f"bert.encoder.layer.{index}"
-    return Unit(
-        name=f"layer.{index}.feed_forward",
-        kind=UnitKind.FEED_FORWARD,
-        groups=config.intermediate_size,
-        producers=(Producer(layer=f"{prefix}.intermediate.dense", rows_per_group=1),),
-        consumer=f"{prefix}.output.dense",
-        columns_per_group=1,
-        in_features=config.hidden_size,
-        out_features=config.hidden_size,
-        branch=Branch(module=f"{prefix}.intermediate"),
-        activation=str(config.hidden_act),
-    )
-
-
-ARCHITECTURES.register("bert")(Bert())
+ARCHITECTURES.register("bert")(Bert("bert", ("bert.pooler.dense", "classifier")))
+ARCHITECTURES.register("roberta", "xlm-roberta", "camembert")(
+    Bert("roberta", ("classifier.dense", "classifier.out_proj"), numbers_after_padding=True)
+)

@@ -1,27 +1,34 @@
-"""ViT: pre-normalised encoder layers over image patches."""
+"""ViT and DeiT: pre-normalised encoder layers over image patches."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from search_spaces.architectures.base import ARCHITECTURES
-from search_spaces.units import Branch, FixedPart, PartKind, Producer, Unit, UnitKind
+from search_spaces.architectures.base import ARCHITECTURES, Architecture
+from search_spaces.architectures.blocks import attention_unit, feed_forward_unit, linear_part, norm_part
+from search_spaces.units import Branch, FixedPart, PartKind, Unit
 
 if TYPE_CHECKING:
     from torch import nn
 
+_HEADS = ("classifier", "cls_classifier", "distillation_classifier")
 
-class Vit:
-    """Units of a vision transformer with a classification head."""
+
+class Vit(Architecture):
+    """Units of a vision transformer with a classification head, or with two that are averaged.
+
+    Args:
+        root: Attribute of the model that holds the layers.
+        extra_tokens: Tokens beside the patches: class, and for DeiT distillation.
+    """
+
+    def __init__(self, root: str, *, extra_tokens: int) -> None:
+        self._root, self._extra_tokens = root, extra_tokens
 
     def units(self, model: nn.Module) -> tuple[Unit, ...]:
         """Attention by heads and feed-forward by channels, for each layer."""
-        config: Any = model.config
-        return tuple(
-            unit
-            for index in range(config.num_hidden_layers)
-            for unit in (_attention(config, index), _feed_forward(config, index))
-        )
+        return tuple(self._units(model))
 
     def fixed_parts(self, model: nn.Module) -> tuple[FixedPart, ...]:
         """Patch embedding, normalisations and classifier."""
@@ -30,51 +37,39 @@ class Vit:
         patches = (config.num_channels, hidden, config.patch_size, config.image_size)
         return (
             FixedPart(kind=PartKind.CONVOLUTION, width=patches, per_token=False),
-            FixedPart(kind=PartKind.LAYER_NORM, width=(hidden,), count=1 + 2 * config.num_hidden_layers),
-            FixedPart(kind=PartKind.LINEAR, width=(hidden, config.num_labels), per_token=False),
+            norm_part(hidden, 1 + 2 * config.num_hidden_layers),
+            *(linear_part(model, name) for name in _HEADS if hasattr(model, name)),
         )
 
     def tokens(self, config: Any) -> int | None:
-        """One token a patch, and the class token."""
-        return int((config.image_size // config.patch_size) ** 2 + 1)
+        """One token a patch, and the extra ones."""
+        return int((config.image_size // config.patch_size) ** 2 + self._extra_tokens)
 
     def max_tokens(self, config: Any) -> int | None:
         """The image fixes the number of tokens."""
         return self.tokens(config)
 
-
-def _attention(config: Any, index: int) -> Unit:
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    prefix = f"vit.layers.{index}.attention"
-    return Unit(
-        name=f"layer.{index}.attention",
-        kind=UnitKind.ATTENTION,
-        groups=config.num_attention_heads,
-        producers=tuple(
-            Producer(layer=f"{prefix}.{name}", rows_per_group=head_dim) for name in ("q_proj", "k_proj", "v_proj")
-        ),
-        consumer=f"{prefix}.o_proj",
-        columns_per_group=head_dim,
-        in_features=config.hidden_size,
-        out_features=config.hidden_size,
-        branch=Branch(module=prefix, returns_tuple=True),
-    )
-
-
-def _feed_forward(config: Any, index: int) -> Unit:
-    prefix = f"vit.layers.{index}.mlp"
-    return Unit(
-        name=f"layer.{index}.feed_forward",
-        kind=UnitKind.FEED_FORWARD,
-        groups=config.intermediate_size,
-        producers=(Producer(layer=f"{prefix}.fc1", rows_per_group=1),),
-        consumer=f"{prefix}.fc2",
-        columns_per_group=1,
-        in_features=config.hidden_size,
-        out_features=config.hidden_size,
-        branch=Branch(module=prefix),
-        activation=str(config.hidden_act),
-    )
+    def _units(self, model: nn.Module) -> Iterator[Unit]:
+        config: Any = model.config
+        for index in range(config.num_hidden_layers):
+            layer = f"{self._root}.layers.{index}"
+            yield attention_unit(
+                model,
+                f"layer.{index}.attention",
+                producers=[f"{layer}.attention.{name}" for name in ("q_proj", "k_proj", "v_proj")],
+                consumer=f"{layer}.attention.o_proj",
+                groups=config.num_attention_heads,
+                branch=Branch(module=f"{layer}.attention", returns_tuple=True),
+            )
+            yield feed_forward_unit(
+                model,
+                f"layer.{index}.feed_forward",
+                producers=[f"{layer}.mlp.fc1"],
+                consumer=f"{layer}.mlp.fc2",
+                activation=config.hidden_act,
+                branch=Branch(module=f"{layer}.mlp"),
+            )
 
 
-ARCHITECTURES.register("vit")(Vit())
+ARCHITECTURES.register("vit")(Vit("vit", extra_tokens=1))
+ARCHITECTURES.register("deit")(Vit("deit", extra_tokens=2))

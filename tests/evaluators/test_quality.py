@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluators.confidence import bootstrap_interval
-from evaluators.quality import QualityEvaluator, kl_divergence, stack_calls
+from evaluators.quality import Outputs, QualityEvaluator, kl_divergence, stack_calls
 from evaluators.scores import Costs, Quality, ScoreError, Scores
 from evaluators.tasks import TASKS, Example, Task
 
@@ -63,31 +63,39 @@ def test_logits_come_back_in_the_order_of_the_split(lengths: list[int], batch: i
         first = inputs["input_ids"][:, 0].float()
         return torch.stack([first, -first], 1)
 
-    logits = QualityEvaluator(_task(), _examples(lengths), batch=batch).logits(forward)
+    logits = QualityEvaluator(_task(), _examples(lengths), batch=batch).run(forward).logits_MC
     assert logits[:, 0].tolist() == [row + 1 for row in range(len(lengths))]
+
+
+def _outputs(evaluator: QualityEvaluator, logits: torch.Tensor) -> Outputs:
+    """What a model gives whose logits on the split, in its order, are these."""
+    rows = iter([list(call.rows) for call in evaluator.calls])
+    return evaluator.run(lambda *_: logits[next(rows)])
 
 
 class TestQuality:
     evaluator = QualityEvaluator(_task(), _examples([3, 1, 2, 2]), batch=1)
 
     def test_accuracy_by_hand(self) -> None:
-        quality = self.evaluator.score(torch.tensor([[2.0, 1], [2, 1], [1, 2], [1, 2]]))
+        logits = torch.tensor([[2.0, 1], [2, 1], [1, 2], [1, 2]])
+        quality = self.evaluator.score(_outputs(self.evaluator, logits))
         assert quality.per_example == (1, 0, 0, 1)
         assert (quality.metric, quality.value, quality.kl_to_dense) == ("accuracy", 0.5, 0)
 
     def test_nan_is_not_a_score(self) -> None:
-        quality = self.evaluator.score(torch.tensor([[float("nan"), 1], [2, 1], [1, 2], [1, 2]]))
+        logits = torch.tensor([[float("nan"), 1], [2, 1], [1, 2], [1, 2]])
+        quality = self.evaluator.score(_outputs(self.evaluator, logits))
         assert math.isnan(quality.value)
         with pytest.raises(ScoreError, match="accuracy must be finite; got nan"):
             Scores(quality=quality, costs=Costs(latency_ms=1, size_bytes=1)).check_finite()
 
     def test_dense_logits_set_the_divergence(self) -> None:
         evaluator = QualityEvaluator(_task(), _examples([1, 1]), batch=1)
-        dense = torch.tensor([[0.0, 0], [math.log(3), 0]])
+        dense = _outputs(evaluator, torch.tensor([[0.0, 0], [math.log(3), 0]]))
         evaluator.set_dense(dense)
         assert evaluator.dense_metric == 0.5
         assert evaluator.score(dense).kl_to_dense == 0
-        other = evaluator.score(torch.zeros(2, 2)).kl_to_dense
+        other = evaluator.score(_outputs(evaluator, torch.zeros(2, 2))).kl_to_dense
         assert other == pytest.approx((0.75 * math.log(1.5) + 0.25 * math.log(0.5)) / 2)
 
     @pytest.mark.parametrize(

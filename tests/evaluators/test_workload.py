@@ -111,7 +111,17 @@ def test_fixed_parts_run_for_each_token_or_each_example() -> None:
             Operator.of(OperatorKind.LINEAR, format="fp32", tokens=2, in_features=32, out_features=3): 1,
             Operator.of(OperatorKind.LAYER_NORM, tokens=10, features=32): 5,
             Operator.of(OperatorKind.EMBEDDING, tokens=10, rows=100, features=32): 1,
-            Operator.of(OperatorKind.CONVOLUTION, batch=2, in_channels=1, out_channels=32, kernel=2, image_size=8): 1,
+            Operator.of(
+                OperatorKind.CONVOLUTION,
+                batch=2,
+                in_channels=1,
+                out_channels=32,
+                kernel=2,
+                stride=2,
+                height=4,
+                width=4,
+                format="fp32",
+            ): 1,
         }
     )
 

@@ -29,7 +29,7 @@ def test_minilm_example_fits_its_model_and_data():
 
     job = load_job(ROOT / "examples" / "minilm_sst2.yaml")
     found = plan(job)
-    assert len(found.units) == 12
+    assert len(found.units) == 13
     assert found.constraints_reachable
     check_data(describe(job).spec)
 

@@ -1,78 +1,360 @@
-"""Units of real transformers classes: every linear layer of an encoder layer is named, and sizes add up."""
+"""Units of real transformers classes: named in order, cut as a mask would cut them, counted to the byte."""
 
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 
 from evaluators.size import size_bytes
-from search_spaces.architectures import UnsupportedModelError, structure_of
+from search_spaces.architectures import ARCHITECTURES, UnsupportedModelError, structure_of
+from search_spaces.formats import FORMATS
 from search_spaces.policy import Choice, Policy
+from search_spaces.units import ModelStructure, PartKind, Unit, UnitKind
+from workers.assemble import Assembler
+from workers.calibrate import collect_moments
+from workers.variants import VariantMaker
+
+LAYERS = 2
+_ENCODER = {"vocab_size": 50, "num_labels": 3, "pad_token_id": 1}
+_BLOCK = {"hidden_size": 32, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "intermediate_size": 48}
+_DECODER = {**_BLOCK, "vocab_size": 50, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0}
+_DECODER |= {"max_position_embeddings": 64, "bos_token_id": None, "eos_token_id": None}
+_T5 = {"vocab_size": 50, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": LAYERS, "num_heads": 4}
+_T5 |= {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 12, "decoder_start_token_id": 0}
+_IMAGE = {**_BLOCK, "num_labels": 3, "image_size": 24, "patch_size": 8}
+
+_T = transformers
+FAMILIES: Mapping[str, Callable[[], nn.Module]] = {
+    "bert": lambda: _T.BertForSequenceClassification(_T.BertConfig(**_ENCODER, **_BLOCK)),
+    "roberta": lambda: _T.RobertaForSequenceClassification(_T.RobertaConfig(**_ENCODER, **_BLOCK)),
+    "xlm-roberta": lambda: _T.XLMRobertaForSequenceClassification(_T.XLMRobertaConfig(**_ENCODER, **_BLOCK)),
+    "camembert": lambda: _T.CamembertForSequenceClassification(_T.CamembertConfig(**_ENCODER, **_BLOCK)),
+    "distilbert": lambda: _T.DistilBertForSequenceClassification(
+        _T.DistilBertConfig(**_ENCODER, dim=32, n_layers=LAYERS, n_heads=4, hidden_dim=48)
+    ),
+    "vit": lambda: _T.ViTForImageClassification(_T.ViTConfig(**_IMAGE)),
+    "deit": lambda: _T.DeiTForImageClassification(_T.DeiTConfig(**_IMAGE)),
+    "deit with teacher": lambda: _T.DeiTForImageClassificationWithTeacher(_T.DeiTConfig(**_IMAGE)),
+    "llama": lambda: _T.LlamaForCausalLM(_T.LlamaConfig(**_DECODER)),
+    "llama, tied": lambda: _T.LlamaForCausalLM(_T.LlamaConfig(**_DECODER, tie_word_embeddings=True)),
+    "llama, classifier": lambda: _T.LlamaForSequenceClassification(_T.LlamaConfig(**_DECODER, num_labels=3)),
+    "mistral": lambda: _T.MistralForCausalLM(_T.MistralConfig(**_DECODER)),
+    "qwen2": lambda: _T.Qwen2ForCausalLM(_T.Qwen2Config(**_DECODER)),
+    "qwen3": lambda: _T.Qwen3ForCausalLM(_T.Qwen3Config(**_DECODER)),
+    "gemma": lambda: _T.GemmaForCausalLM(_T.GemmaConfig(**_DECODER)),
+    "gemma2": lambda: _T.Gemma2ForCausalLM(_T.Gemma2Config(**_DECODER)),
+    "glm": lambda: _T.GlmForCausalLM(_T.GlmConfig(**_DECODER, attention_bias=True)),
+    "glm4": lambda: _T.Glm4ForCausalLM(_T.Glm4Config(**_DECODER, attention_bias=True)),
+    "t5": lambda: _T.T5ForConditionalGeneration(_T.T5Config(**_T5)),
+    "t5, gated": lambda: _T.T5ForConditionalGeneration(
+        _T.T5Config(**_T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False)
+    ),
+    "mt5": lambda: _T.MT5ForConditionalGeneration(_T.MT5Config(**_T5)),
+}
 
 
-def _bert(**fields: Any) -> nn.Module:
-    config = transformers.BertConfig(
-        vocab_size=50, hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=80, **fields
-    )
-    with torch.device("meta"):
-        return transformers.BertForSequenceClassification(config)
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads cost more than these sizes can gain."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
-def _vit() -> nn.Module:
-    config = transformers.ViTConfig(
-        hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=80, image_size=24, patch_size=8
-    )
-    with torch.device("meta"):
-        return transformers.ViTForImageClassification(config)
+class Family:
+    """A tiny model with random weights throughout, its inputs, and what it computes before anything touches it."""
+
+    def __init__(self, name: str) -> None:
+        torch.manual_seed(0)
+        self.model: Any = FAMILIES[name]().eval().requires_grad_(False)
+        self.model.set_attn_implementation("eager")
+        for parameter in self.model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.15)
+        self.inputs = self._inputs()
+        self.original = self.logits()
+        self.structure: ModelStructure = structure_of(self.model)
+        self.blocks = [unit for unit in self.structure.units if unit.kind is not UnitKind.EMBEDDING]
+        self.maker = VariantMaker(self.model, self.structure.units, None)
+        self.assembler = Assembler(self.model, self.structure, self.maker.make)
+
+    def _inputs(self) -> dict[str, Tensor]:
+        if hasattr(self.model.config, "image_size"):
+            return {"pixel_values": torch.randn(2, 3, 24, 24)}
+        ids = torch.randint(2, 50, (2, 9))
+        if self.model.config.is_encoder_decoder:
+            return {"input_ids": ids, "decoder_input_ids": torch.randint(2, 50, (2, 7))}
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    def logits(self) -> Tensor:
+        with torch.no_grad():
+            found: Tensor = self.model(**self.inputs).logits
+        return found
+
+    def policy(self, keep: Callable[[Unit], int], format_name: str = "fp32") -> Policy:
+        """The same for every block; tables of embeddings stay as they are."""
+        choices = {u.name: Choice(keep(u), format_name if keep(u) else "fp32") for u in self.blocks}
+        tables = {u.name: Choice(u.groups, "fp32") for u in self.structure.units if u.kind is UnitKind.EMBEDDING}
+        return Policy(tables | choices)
+
+    def apply(self, policy: Policy) -> Tensor:
+        self.assembler.apply(policy)
+        return self.logits()
+
+    @property
+    def dense(self) -> Policy:
+        return self.policy(lambda unit: unit.groups)
 
 
-@pytest.mark.parametrize("model", [_bert(), _vit()], ids=["bert", "vit"])
-class TestStructure:
-    def test_units_in_order(self, model: nn.Module) -> None:
-        structure = structure_of(model)
-        assert [u.name for u in structure.units] == [
-            f"layer.{i}.{kind}" for i in range(3) for kind in ("attention", "feed_forward")
-        ]
-        assert [u.groups for u in structure.units] == [4, 80] * 3
+@pytest.fixture(scope="module", params=list(FAMILIES))
+def family(request: pytest.FixtureRequest) -> Family:
+    return Family(request.param)
 
-    def test_shapes_are_the_models(self, model: nn.Module) -> None:
-        for unit in structure_of(model).units:
-            for layer, out_features, in_features in unit.layer_shapes(unit.groups):
-                assert tuple(model.get_submodule(layer).weight.shape) == (out_features, in_features)
+
+def _part(unit: Unit) -> int:
+    """Another share of every unit, so that no two of a model keep alike."""
+    return max(1, unit.groups * (2 + sum(map(ord, unit.name)) % 3) // 5)
+
+
+def _masked(family: Family, policy: Policy) -> Tensor:
+    """Outputs of the dense model where what the policy cuts reaches no output projection."""
+    kept = {}
+    for unit in family.structure.units:
+        if policy[unit.name].keep == unit.groups:
+            continue
+        cut = family.maker.make(unit, policy[unit.name])[f"{unit.consumer}/weight"]
+        dense = family.maker.make(unit, Choice(unit.groups, "fp32"))[f"{unit.consumer}/weight"]
+        kept[unit.consumer] = (dense.T[:, None] == cut.T).all(-1).any(1)
+        assert int(kept[unit.consumer].sum()) == policy[unit.name].keep * unit.columns_per_group
+    family.assembler.apply(family.dense)
+    handles = [
+        family.model.get_submodule(name).register_forward_pre_hook(lambda _, args, mask=mask: (args[0] * mask,))
+        for name, mask in kept.items()
+    ]
+    try:
+        return family.logits()
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class TestEveryFamily:
+    def test_whole_units_compute_what_the_model_computed(self, family: Family) -> None:
+        assert family.logits().equal(family.original)
+        family.apply(family.policy(_part))
+        assert family.apply(family.dense).equal(family.original)
+
+    def test_preparing_again_changes_nothing(self, family: Family) -> None:
+        family.assembler.apply(family.dense)
+        assert structure_of(family.model) == family.structure
+
+    def test_a_cut_model_is_the_masked_model(self, family: Family) -> None:
+        policy = family.policy(_part)
+        cut = family.apply(policy)
+        assert not torch.allclose(cut, family.original, atol=1e-2)
+        torch.testing.assert_close(cut, _masked(family, policy), rtol=1e-4, atol=1e-4)
+
+    def test_each_unit_cut_alone_is_the_masked_model(self, family: Family) -> None:
+        for unit in family.blocks:
+            policy = family.dense.replace(**{unit.name: Choice(_part(unit), "fp32")})
+            torch.testing.assert_close(family.apply(policy), _masked(family, policy), rtol=1e-4, atol=1e-4)
+
+    def test_shapes_are_smaller(self, family: Family) -> None:
+        dense = {name: p.numel() for name, p in family.model.named_parameters()}
+        family.apply(family.policy(_part))
+        for unit in family.blocks:
+            for layer, out_features, in_features in unit.layer_shapes(_part(unit)):
+                linear = family.model.get_submodule(layer)
+                assert tuple(linear.weight.shape) == (out_features, in_features)
+                assert linear.weight.numel() < dense[f"{layer}.weight"]
+                assert (linear.bias is not None) == unit.has_bias(layer)
+
+    @pytest.mark.parametrize("format_name", ["fp32", "w8a8"])
+    @pytest.mark.parametrize("keep", [_part, lambda u: u.groups, lambda u: 0], ids=["part", "all", "none"])
+    def test_size_is_what_the_assembled_model_holds(
+        self, family: Family, keep: Callable[[Unit], int], format_name: str
+    ) -> None:
+        policy = family.policy(keep, format_name)
+        family.apply(policy)
+        tensors = {id(t): t for t in family.model.state_dict(keep_vars=True).values()}
+        held = sum(t.numel() * t.element_size() for t in tensors.values())
+        assert size_bytes(family.structure, policy) == held
+
+    def test_any_unit_can_be_left_out(self, family: Family) -> None:
+        for unit in family.blocks:
             assert unit.branch is not None
-            assert isinstance(model.get_submodule(unit.branch.module), nn.Module)
+            left_out = family.apply(family.dense.replace(**{unit.name: Choice(0, "fp32")}))
+            family.assembler.apply(family.dense)
+            consumer: Any = family.model.get_submodule(unit.consumer)
+            with torch.no_grad():
+                weight = consumer.weight.clone()
+                consumer.weight.zero_()
+                expected = family.logits()
+                consumer.weight.copy_(weight)
+            torch.testing.assert_close(left_out, expected, rtol=1e-4, atol=1e-4)
 
-    def test_every_linear_layer_of_an_encoder_layer_belongs_to_one_unit(self, model: nn.Module) -> None:
-        named = [layer for unit in structure_of(model).units for layer in unit.layers]
-        linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-        outside = {name for name in linear if "layer" not in name}
+    def test_all_units_can_be_left_out(self, family: Family) -> None:
+        logits = family.apply(family.policy(lambda unit: 0))
+        assert logits.shape == family.original.shape
+        assert bool(logits.isfinite().all())
+
+    @pytest.mark.parametrize("format_name", [name for name in ("w8a8", "w4") if name in FORMATS])
+    def test_quantized_units_run_whole_and_cut(self, family: Family, format_name: str) -> None:
+        for keep in (_part, lambda unit: unit.groups):
+            assert bool(family.apply(family.policy(keep, format_name)).isfinite().all())
+
+    def test_every_linear_layer_of_a_block_belongs_to_one_unit(self, family: Family) -> None:
+        family.assembler.apply(family.dense)
+        named = [layer for unit in family.blocks for layer in unit.layers]
+        linear = {name for name, module in family.model.named_modules() if isinstance(module, nn.Linear)}
+        inside = {name for name in linear if ".layer" in name or ".block" in name}
         assert len(named) == len(set(named))
-        assert set(named) == linear - outside
+        assert set(named) == inside
 
-    def test_dense_size_is_all_parameters(self, model: nn.Module) -> None:
+    def test_units_come_in_the_order_of_the_data(self, family: Family) -> None:
+        family.assembler.apply(family.dense)
+        seen: list[str] = []
+        handles = [
+            family.model.get_submodule(unit.consumer).register_forward_hook(
+                lambda *_, name=unit.name: seen.append(name)
+            )
+            for unit in family.structure.units
+        ]
+        family.logits()
+        for handle in handles:
+            handle.remove()
+        assert seen == [unit.name for unit in family.structure.units]
+
+    def test_fixed_parts_name_every_table_norm_and_head(self, family: Family) -> None:
+        family.assembler.apply(family.dense)
+        parts = family.structure.fixed
+        units = {layer for unit in family.structure.units for layer in unit.layers}
+        modules = dict(family.model.named_modules())
+        linear = [
+            (m.in_features, m.out_features) for n, m in modules.items() if isinstance(m, nn.Linear) and n not in units
+        ]
+        assert sorted(p.width for p in parts if p.kind is PartKind.LINEAR) == sorted(linear)
+        norms = [n for n, m in modules.items() if "norm" in type(m).__name__.lower() and "q_norm" not in n]
+        norms = [n for n in norms if "k_norm" not in n]
+        assert sum(p.count for p in parts if p.kind is PartKind.LAYER_NORM) == len(norms)
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "vit", "deit", "llama", "glm4"])
+def test_names_of_a_stack(name: str) -> None:
+    names = [unit.name for unit in Family(name).blocks]
+    assert names == [f"layer.{i}.{kind}" for i in range(LAYERS) for kind in ("attention", "feed_forward")]
+
+
+def test_names_of_an_encoder_and_decoder() -> None:
+    names = [unit.name for unit in Family("t5").structure.units]
+    encoder = [f"encoder.layer.{i}.{kind}" for i in range(LAYERS) for kind in ("attention", "feed_forward")]
+    kinds = ("attention", "cross_attention", "feed_forward")
+    assert names == encoder + [f"decoder.layer.{i}.{kind}" for i in range(LAYERS) for kind in kinds]
+
+
+@pytest.mark.parametrize("name", ["llama", "glm"])
+def test_groups_of_a_decoder_are_key_value_heads(name: str) -> None:
+    attention, feed_forward = Family(name).structure.units[:2]
+    assert (attention.kind, attention.groups, attention.columns_per_group) == (UnitKind.ATTENTION, 2, 16)
+    assert [producer.rows_per_group for producer in attention.producers] == [16, 8, 8]
+    assert (feed_forward.groups, feed_forward.is_gated) == (48, True)
+
+
+def test_a_fused_gate_is_cut_in_both_halves() -> None:
+    family = Family("glm")
+    unit = family.structure.units[1]
+    (producer,) = unit.producers
+    assert producer.rows([0, 5], unit.groups) == [0, 5, 48, 53]
+    dense = family.model.get_submodule(producer.layer).weight.clone()
+    family.apply(family.policy(_part))
+    gate, up = family.model.get_submodule(producer.layer).weight.chunk(2)
+    rows = (torch.cat([gate, up])[:, None] == dense).all(-1).int().argmax(1).tolist()
+    assert [row + 48 for row in rows[: len(gate)]] == rows[len(gate) :]
+
+
+def test_t5_layers_keep_different_heads_of_the_shared_bias() -> None:
+    """The first layer makes the bias of all; cutting it, or leaving it out, must not cut the others' bias."""
+    family = Family("t5")
+    first, second = "encoder.layer.0.attention", "encoder.layer.1.attention"
+    for keep_first, keep_second in ((1, 4), (4, 2), (2, 3), (0, 3)):
+        policy = family.dense.replace(**{first: Choice(keep_first, "fp32"), second: Choice(keep_second, "fp32")})
+        torch.testing.assert_close(family.apply(policy), _masked(family, policy), rtol=1e-4, atol=1e-4)
+
+
+def test_cross_attention_has_moments_of_both_inputs() -> None:
+    family = Family("t5")
+    units = {unit.name: unit for unit in family.structure.units}
+    unit = units["decoder.layer.1.cross_attention"]
+    calls = [_Call(family.inputs)]
+    moments = collect_moments(family.model, family.structure.units, calls)  # type: ignore[arg-type]
+    encoded = family.model.encoder(input_ids=family.inputs["input_ids"]).last_hidden_state.flatten(0, 1).double()
+    query, key, value = (moments[producer.layer] for producer in unit.producers)
+    torch.testing.assert_close(key.gram_KK[:-1, :-1], encoded.T @ encoded, rtol=1e-4, atol=1e-4)
+    assert value.gram_FKK.equal(key.gram_FKK)
+    assert (query.tokens, key.tokens) == (14, 18)
+
+
+class _Call:
+    def __init__(self, inputs: Mapping[str, Tensor]) -> None:
+        self.inputs = inputs
+
+
+def test_a_structure_needs_no_weights() -> None:
+    with torch.device("meta"):
+        models = {name: make() for name, make in FAMILIES.items()}
+    for name, model in models.items():
         structure = structure_of(model)
+        assert structure == Family(name).structure
         dense = Policy({u.name: Choice(u.groups, "fp32") for u in structure.units})
         assert size_bytes(structure, dense) == 4 * sum(p.numel() for p in model.parameters())
 
 
-def test_tokens() -> None:
-    bert, vit = structure_of(_bert(max_position_embeddings=99)), structure_of(_vit())
-    assert (bert.tokens, bert.max_tokens) == (None, 99)
-    assert (vit.tokens, vit.max_tokens) == (10, 10)
+def test_shared_parameters_count_once() -> None:
+    tied, free = (Family(name).structure.fixed_bytes for name in ("llama, tied", "llama"))
+    assert free - tied == 4 * 50 * 32
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "longest"),
+    [
+        ("bert", None, 512),
+        ("roberta", None, 510),
+        ("distilbert", None, 512),
+        ("vit", 10, 10),
+        ("deit", 11, 11),
+        ("glm", None, 64),
+        ("t5", None, None),
+    ],
+)
+def test_tokens(name: str, tokens: int | None, longest: int | None) -> None:
+    structure = Family(name).structure
+    assert (structure.tokens, structure.max_tokens) == (tokens, longest)
+
+
+def test_every_transformer_is_tested_here() -> None:
+    types = {make().config.model_type for make in FAMILIES.values()}
+    assert types <= set(ARCHITECTURES)
+    assert {"bert", "roberta", "distilbert", "vit", "deit", "llama", "glm", "glm4", "t5"} <= types
 
 
 def test_unsupported_architecture_lists_the_supported_ones() -> None:
     with torch.device("meta"):
-        model = transformers.DistilBertForSequenceClassification(
-            transformers.DistilBertConfig(vocab_size=50, dim=48, n_layers=1, n_heads=4, hidden_dim=80)
-        )
-    with pytest.raises(UnsupportedModelError, match=r"type 'distilbert' are not supported; supported: bert, .*vit"):
+        model = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_layer=1, n_head=2, n_embd=8))
+    with pytest.raises(UnsupportedModelError, match=r"type 'gpt2' are not supported; supported: bert, .*vit"):
         structure_of(model)
 
 
 def test_a_model_that_is_built_otherwise_is_refused() -> None:
-    bare = _bert().bert
+    bare = FAMILIES["bert"]().bert
     with pytest.raises(UnsupportedModelError, match="BertModel is not built as the architecture 'bert' expects"):
         structure_of(bare)
+
+
+def test_widths_that_do_not_divide_are_refused() -> None:
+    model: Any = FAMILIES["llama"]()
+    model.config.num_key_value_heads = 3
+    with pytest.raises(UnsupportedModelError, match=r"got 32 features for 3 groups"):
+        structure_of(model)

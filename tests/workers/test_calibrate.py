@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from evaluators.quality import stack_calls
-from workers.calibrate import FOLDS, Calibration, CalibrationError, collect_moments
+from workers.calibrate import FOLDS, Calibration, CalibrationError, GramSum, collect_moments
 from workers.data import load_splits
 from workers.model import LoadedModel, load_model
 
@@ -67,7 +67,7 @@ def test_producers_share_their_moments(text: tuple[LoadedModel, Any]) -> None:
     moments = collect_moments(loaded.model, loaded.structure.units, stack_calls(loaded.task, examples, batch=1))
     prefix = "bert.encoder.layer.0.attention.self"
     assert moments[f"{prefix}.query"].gram_FKK is moments[f"{prefix}.value"].gram_FKK
-    assert moments.keys() == {layer for unit in loaded.structure.units for layer in unit.layers}
+    assert moments.keys() == {layer for unit in loaded.structure.units if unit.producers for layer in unit.layers}
 
 
 def test_folds_are_alike_in_size_even_in_a_single_stacked_call(image: tuple[LoadedModel, Any]) -> None:
@@ -104,8 +104,8 @@ def test_the_pass_is_made_once_and_only_when_asked_for(text: tuple[LoadedModel, 
 
     calibration = Calibration(loaded.structure.units, stack_calls(loaded.task, examples, batch=1), model)
     assert not passes
-    calibration.moments(loaded.structure.units[0].consumer)
-    calibration.moments(loaded.structure.units[1].consumer)
+    for unit in loaded.structure.units[-2:]:
+        calibration.moments(unit.consumer)
     assert len(passes) == 1
 
 
@@ -117,3 +117,73 @@ def test_digest_belongs_to_the_examples(text: tuple[LoadedModel, Any]) -> None:
 
     assert digest(examples) == digest(examples)
     assert digest(examples) != digest(examples[1:])
+
+
+@pytest.mark.parametrize("name", ["text", "image"])
+def test_a_small_memory_takes_more_passes_and_gives_the_same(name: str, request: pytest.FixtureRequest) -> None:
+    loaded, examples = request.getfixturevalue(name)
+    units = [unit for unit in loaded.structure.units if unit.producers]
+    calls = stack_calls(loaded.task, examples, batch=1)
+    together = collect_moments(loaded.model, units, calls)
+    passes: list[int] = []
+
+    def model() -> torch.nn.Module:
+        passes.append(1)
+        return loaded.model
+
+    calibration = Calibration(units, calls, model, moments_bytes=1)
+    for unit in units:
+        for layer in unit.layers:
+            assert calibration.moments(layer).gram_FKK.equal(together[layer].gram_FKK)
+        assert len(calibration._moments) == len(unit.layers)
+    assert len(passes) == len(units)
+
+
+def test_a_pass_ends_where_the_last_layer_is_reached(text: tuple[LoadedModel, Any]) -> None:
+    loaded, examples = text
+    calls = stack_calls(loaded.task, examples, batch=1)
+    reached: list[int] = []
+    with loaded.model.classifier.register_forward_hook(lambda *_: reached.append(1)):
+        collect_moments(loaded.model, loaded.structure.units[:2], calls)
+    assert len(reached) == 1
+    assert len(calls) > 1
+
+
+def test_a_layer_that_runs_twice_is_seen_twice(text: tuple[LoadedModel, Any]) -> None:
+    loaded, examples = text
+    calls = stack_calls(loaded.task, examples, batch=1)
+    unit = loaded.structure.unit("layer.0.feed_forward")
+    once = collect_moments(loaded.model, [unit], calls)[unit.consumer]
+    encoder = loaded.model.bert.encoder
+    layers = encoder.layer
+    try:
+        encoder.layer = torch.nn.ModuleList([layers[0], layers[1], layers[0]])
+        twice = collect_moments(loaded.model, [unit], calls)[unit.consumer]
+    finally:
+        encoder.layer = layers
+    assert twice.tokens == 2 * once.tokens
+
+
+def test_tiles_and_chunks_are_one_product() -> None:
+    hidden = torch.randn(6, 900, 700, generator=torch.Generator().manual_seed(0)) + 0.5
+    mask = torch.rand(6, 900, generator=torch.Generator().manual_seed(1)) > 0.2
+    total = GramSum()
+    total.add_batch(hidden[:3], mask[:3])
+    total.add_batch(hidden[3:], mask[3:])
+    gram_FKK = total.finish()
+    for fold in range(FOLDS):
+        # The second batch starts where the first one left off, at the other fold.
+        tokens = torch.cat([hidden[row][mask[row]] for row in range(6) if row % FOLDS == fold]).double()
+        augmented = torch.cat([tokens, torch.ones(len(tokens), 1, dtype=torch.float64)], 1)
+        expected = augmented.T @ augmented
+        assert float((gram_FKK[fold] - expected).abs().max() / expected.abs().max()) < 1e-6
+        assert gram_FKK[fold].equal(gram_FKK[fold].T)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_inputs_are_summed_in_full(dtype: torch.dtype) -> None:
+    hidden = (torch.randn(2, 5000, 8, generator=torch.Generator().manual_seed(0)) + 30).to(dtype)
+    total = GramSum()
+    total.add_batch(hidden, None)
+    expected = (hidden.double().flatten(0, 1).T @ hidden.double().flatten(0, 1)).float()
+    torch.testing.assert_close(total.finish().sum(0)[:-1, :-1].float(), expected, rtol=1e-5, atol=0)

@@ -269,7 +269,17 @@ KERNELS = [
     (_activation("gated_silu"), {"QuickGelu": 2, "Mul": 2}),
     (Operator.of(OperatorKind.EMBEDDING, tokens=4, rows=9, features=24), {"Gather": 2}),
     (
-        Operator.of(OperatorKind.CONVOLUTION, batch=2, in_channels=3, out_channels=8, kernel=4, image_size=16),
+        Operator.of(
+            OperatorKind.CONVOLUTION,
+            batch=2,
+            in_channels=3,
+            out_channels=8,
+            kernel=4,
+            stride=4,
+            height=4,
+            width=4,
+            format="fp32",
+        ),
         {"Conv": 2},
     ),
     (

@@ -163,7 +163,8 @@ def _write_files(worker: TrialWorker, policy: Policy, folder: Path) -> None:
     export_onnx(model, worker.task, worker.task.collate(_two_examples(worker)), folder / "model.onnx")
     config = model.config
     config.save_pretrained(folder)  # type: ignore[operator, union-attr]
-    worker.processor.save_pretrained(folder)
+    if worker.processor is not None:
+        worker.processor.save_pretrained(folder)
     (folder / "policy.json").write_text(policy.to_json() + "\n", encoding="utf-8")
 
 
@@ -175,7 +176,11 @@ def _two_examples(worker: TrialWorker) -> tuple[Example, ...]:
 def _verify_request(worker: TrialWorker, request: ExportRequest, folder: Path, scratch: Path) -> VerifyRequest:
     import numpy as np
 
-    searched = {split.value: worker.logits(request.policy, split).numpy() for split in _SPLITS}
+    searched = {}
+    for split in _SPLITS:
+        outputs = worker.outputs(request.policy, split)
+        searched[split.value] = outputs.logits_MC.numpy()
+        searched[f"{split.value}_scores"] = outputs.per_example_N.numpy()
     np.savez(scratch / "logits.npz", allow_pickle=False, **searched)
     dense = scratch / "dense.onnx"
     model = worker.model_of(worker.space.dense_policy())

@@ -6,13 +6,15 @@ Shape letters: O output features, K input features, N blocks of K, G columns of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from workers.export.onnx_convolutions import OnnxFloatConvolution, OnnxRoundedActivation, OnnxStaticConvolution
 from workers.quantization.codes import pack_nibbles
+from workers.quantization.convolution import FloatConvolution, RoundedActivation, StaticInt8Convolution
 from workers.quantization.linear import BlockInt4Linear, DynamicInt8Linear
 
 OPSET = 20
@@ -25,7 +27,7 @@ class OnnxInt8Linear(nn.Module):
 
     codes_KO: Tensor
     scale_O: Tensor
-    bias_O: Tensor
+    bias_O: Tensor | None
 
     def __init__(self, layer: DynamicInt8Linear) -> None:
         super().__init__()
@@ -49,7 +51,8 @@ class OnnxInt8Linear(nn.Module):
             shape=(*input.shape[:-1], self.codes_KO.shape[1]),
             version=OPSET,
         )
-        return sums.float() * (scale * self.scale_O) + self.bias_O
+        scaled = sums.float() * (scale * self.scale_O)
+        return scaled if self.bias_O is None else scaled + self.bias_O
 
 
 class OnnxInt4Linear(nn.Module):
@@ -58,7 +61,7 @@ class OnnxInt4Linear(nn.Module):
     packed_ONG: Tensor
     scale_X: Tensor
     zeros_X: Tensor
-    bias_O: Tensor
+    bias_O: Tensor | None
 
     def __init__(self, layer: BlockInt4Linear) -> None:
         super().__init__()
@@ -72,7 +75,7 @@ class OnnxInt4Linear(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Multiply; shape (..., K) to (..., O)."""
-        product = torch.onnx.ops.symbolic(
+        product: Tensor = torch.onnx.ops.symbolic(
             "com.microsoft::MatMulNBits",
             (input, self.packed_ONG, self.scale_X, self.zeros_X),
             attrs={
@@ -86,7 +89,16 @@ class OnnxInt4Linear(nn.Module):
             shape=(*input.shape[:-1], self.out_features),
             version=1,
         )
-        return product + self.bias_O
+        return product if self.bias_O is None else product + self.bias_O
+
+
+_FORMS: Mapping[type[nn.Module], Callable[..., nn.Module]] = {
+    DynamicInt8Linear: OnnxInt8Linear,
+    BlockInt4Linear: OnnxInt4Linear,
+    FloatConvolution: OnnxFloatConvolution,
+    StaticInt8Convolution: OnnxStaticConvolution,
+    RoundedActivation: OnnxRoundedActivation,
+}
 
 
 @contextmanager
@@ -94,11 +106,11 @@ def onnx_layers(model: nn.Module) -> Iterator[None]:
     """Swap quantized layers for their ONNX form while the block runs, then put them back."""
     swapped: list[tuple[nn.Module, str, nn.Module]] = []
     for name, layer in list(model.named_modules()):
-        if isinstance(layer, DynamicInt8Linear | BlockInt4Linear):
+        form = _FORMS.get(type(layer))
+        if form is not None:
             parent, _, child = name.rpartition(".")
             owner = model.get_submodule(parent)
-            exported = OnnxInt8Linear(layer) if isinstance(layer, DynamicInt8Linear) else OnnxInt4Linear(layer)
-            setattr(owner, child, exported)
+            setattr(owner, child, form(layer))
             swapped.append((owner, child, layer))
     try:
         yield

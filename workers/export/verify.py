@@ -19,6 +19,7 @@ from workers.data import DataConfig
 from workers.protocol import Split
 
 if TYPE_CHECKING:
+    from evaluators.quality import Outputs, QualityEvaluator
     from workers.targets.onnxruntime_cpu import TimingStats
 
 _ROUNDS = 5
@@ -42,7 +43,7 @@ class VerifyRequest(BaseModel):
         sequence_length: Tokens of an example in the timed call.
         threads: Threads of the runtime.
         measurement: File that the measurement is written to.
-        logits: File (npz) with the searched logits by split.
+        logits: File (npz) with the searched logits by split, and the scores of all examples by "<split>_scores".
         dense: ONNX file of the dense model, timed in turn with the artifact; None leaves that out.
     """
 
@@ -142,7 +143,7 @@ def measure(request: VerifyRequest) -> Measurement:
     import onnxruntime
     import torch
 
-    from evaluators.quality import QualityEvaluator
+    from evaluators.quality import Outputs, QualityEvaluator
     from workers.data import load_splits
     from workers.model import ModelConfig, load_task
     from workers.targets.onnxruntime_cpu import open_session
@@ -168,7 +169,12 @@ def measure(request: VerifyRequest) -> Measurement:
     with np.load(request.logits) as searched:
         for split in request.splits:
             evaluator = QualityEvaluator(task, getattr(splits, split.value), batch=request.batch)
-            found[split.value] = _compare(evaluator, torch.from_numpy(searched[split.value]), evaluator.logits(forward))
+            expected = Outputs(
+                per_example_N=torch.from_numpy(searched[f"{split.value}_scores"]),
+                logits_MC=torch.from_numpy(searched[split.value]),
+                seconds=0.0,
+            )
+            found[split.value] = _compare(evaluator, expected, evaluator.run(forward))
     inputs = task.random_inputs(request.batch, request.sequence_length, seed=0)
     timing, dense = _time_in_turn(session, {name: inputs[name].numpy() for name in names}, request)
     return Measurement(
@@ -202,15 +208,16 @@ def _time_in_turn(
     return stats[0], stats[1] if len(stats) > 1 else None
 
 
-def _compare(evaluator: Any, searched_NC: Any, exported_NC: Any) -> SplitMeasurement:
+def _compare(evaluator: QualityEvaluator, searched: Outputs, exported: Outputs) -> SplitMeasurement:
     import torch
 
+    searched_NC, exported_NC = searched.logits_MC, exported.logits_MC
     difference_NC = (searched_NC - exported_NC).abs()
     cosine = torch.nn.functional.cosine_similarity(searched_NC.flatten(), exported_NC.flatten(), dim=0)
     return SplitMeasurement(
-        examples=len(exported_NC),
-        metric=evaluator.score(exported_NC).value,
-        searched_metric=evaluator.score(searched_NC).value,
+        examples=len(exported.per_example_N),
+        metric=evaluator.score(exported).value,
+        searched_metric=evaluator.score(searched).value,
         max_logit_difference=float(difference_NC.max()),
         mean_logit_difference=float(difference_NC.mean()),
         cosine=float(cosine),

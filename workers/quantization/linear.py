@@ -6,6 +6,7 @@ Shape letters: B batch, O output features, K input features, N blocks of K, G co
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -49,39 +50,56 @@ class CallScope:
 class DynamicInt8Linear(nn.Module):
     """Per-channel symmetric int8 weights, inputs as affine uint8 with one range for each call.
 
-    Codes are multiplied as float32 integers, which is exact: sums stay below 2^24 for the widths of real layers
-    unless nearly all products are extreme.
+    Codes are multiplied as integers where the processor has instructions for it, with the inputs' shifted by 128 to
+    signed ones. Elsewhere they are multiplied as float32 integers, which is exact too: sums stay below 2^24 for the
+    widths of real layers unless nearly all products are extreme.
 
     Reference: operator DynamicQuantizeLinear of ONNX, opset 11.
     """
 
     codes_OK: Tensor
     scale_O: Tensor
-    bias_O: Tensor
-    weight_OK: Tensor
+    bias_O: Tensor | None
+    sums_O: Tensor
+    weight: None = None
+    """There is no such tensor; T5 asks for its type."""
 
     def __init__(self, codes: Codes, bias_O: Tensor | None, scope: CallScope) -> None:
         super().__init__()
-        out_features = codes.codes_OK.shape[0]
         self.scope = scope
         self.register_buffer("codes_OK", codes.codes_OK)
         self.register_buffer("scale_O", codes.scale_ON[:, 0])
-        self.register_buffer("bias_O", torch.zeros(out_features) if bias_O is None else bias_O)
-        self.register_buffer("weight_OK", codes.codes_OK.float(), persistent=False)
+        self.register_buffer("bias_O", bias_O)
+        self.register_buffer("sums_O", codes.codes_OK.sum(1, dtype=torch.int32), persistent=False)
 
     def forward(self, input: Tensor) -> Tensor:
         """Multiply; shape (..., K) to (..., O)."""
         calls = self.scope.calls(input.shape[0])
         input_CX = input.reshape(calls, -1)
-        low_C1, high_C1 = input_CX.aminmax(dim=1, keepdim=True)
-        low_C1, high_C1 = low_C1.clamp(max=0), high_C1.clamp(min=0)
+        low_C1, high_C1 = input_CX.amin(1, keepdim=True).clamp(max=0), input_CX.amax(1, keepdim=True).clamp(min=0)
         scale_C1 = (high_C1 - low_C1) / 255
         scale_C1 = torch.where(scale_C1 > 0, scale_C1, torch.ones_like(scale_C1))
         zero_C1 = torch.clamp(torch.round(-low_C1 / scale_C1), 0, 255)
-        codes_CX = torch.round(input_CX / scale_C1).clamp_(min=-zero_C1, max=255 - zero_C1)
-        sums = nn.functional.linear(codes_CX.view(input.shape), self.weight_OK)
-        product_C1O = scale_C1[:, :, None] * self.scale_O
-        return (sums.view(calls, -1, self.scale_O.shape[0]) * product_C1O + self.bias_O).view(sums.shape)
+        codes_CX = torch.round(input_CX / scale_C1).add_(zero_C1 - 128).clamp_(-128, 127)
+        sums_CXO = self._products(codes_CX.view(calls, -1, input.shape[-1]), 128 - zero_C1[:, :, None])
+        scaled_CXO = sums_CXO.mul_(scale_C1[:, :, None] * self.scale_O)
+        if self.bias_O is not None:
+            scaled_CXO += self.bias_O
+        return scaled_CXO.view(*input.shape[:-1], -1)
+
+    def _products(self, codes_CXK: Tensor, shift_C11: Tensor) -> Tensor:
+        """(codes + shift) W^T, whole numbers as float32."""
+        if codes_CXK.device.type != "cpu" or not has_int8_products():
+            return nn.functional.linear(codes_CXK + shift_C11, self.codes_OK.float())
+        codes_TK = codes_CXK.flatten(0, 1).to(torch.int8)
+        sums_CXO = torch._int_mm(codes_TK, self.codes_OK.t()).view(*codes_CXK.shape[:-1], -1)
+        return sums_CXO.add_(shift_C11.int() * self.sums_O).float()
+
+
+@lru_cache(maxsize=1)
+def has_int8_products() -> bool:
+    """Whether products of int8 matrices are exact and fast here: not so on processors without VNNI instructions."""
+    return bool(torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported())  # type: ignore[no-untyped-call]
 
 
 class BlockInt4Linear(nn.Module):
@@ -93,17 +111,19 @@ class BlockInt4Linear(nn.Module):
     codes_OK: Tensor
     scale_ON: Tensor
     zeros_ON: Tensor
-    bias_O: Tensor
+    bias_O: Tensor | None
     weight_OK: Tensor
+    weight: None = None
+    """There is no such tensor; T5 asks for its type."""
 
     def __init__(self, codes: Codes, bias_O: Tensor | None) -> None:
         super().__init__()
-        out_features, self.in_features = codes.codes_OK.shape
+        self.in_features = codes.codes_OK.shape[1]
         self.block = codes.block
         self.register_buffer("codes_OK", codes.codes_OK)
         self.register_buffer("scale_ON", codes.scale_ON)
         self.register_buffer("zeros_ON", codes.zeros_ON)
-        self.register_buffer("bias_O", torch.zeros(out_features) if bias_O is None else bias_O)
+        self.register_buffer("bias_O", bias_O)
         self.register_buffer("weight_OK", codes.dequantize(), persistent=False)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -113,7 +133,7 @@ class BlockInt4Linear(nn.Module):
         blocks_NG = padded.view(*padded.shape[:-1], -1, self.block)
         largest_N1 = blocks_NG.abs().amax(-1, keepdim=True)
         inverse_N1 = torch.where(largest_N1 > _NEGLIGIBLE, 127 / largest_N1, torch.zeros_like(largest_N1))
-        rounded = (torch.round(blocks_NG * inverse_N1) * (largest_N1 / 127)).flatten(-2)
+        rounded = (blocks_NG * inverse_N1).round_().mul_(largest_N1 / 127).flatten(-2)
         return nn.functional.linear(rounded[..., : self.in_features], self.weight_OK, self.bias_O)
 
 

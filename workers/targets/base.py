@@ -49,7 +49,7 @@ TARGETS: Registry[Target] = Registry("target", entry_point_group="paretrim.targe
 TARGETS.register("cpu-onnxruntime")(
     Target(
         name="cpu-onnxruntime",
-        formats=("fp32", "w8a8", "w4", "w4g128"),
+        formats=("fp32", "w8a8", "w4", "w4g128", "w8", "w8a8s"),
         channel_multiple=8,
         description="ONNX Runtime on this machine's CPU, sequential executor",
     )

@@ -1,5 +1,6 @@
 """ONNX Runtime on this machine's CPU: fingerprint, sessions, and the times of operators and of whole models."""
 
+import math
 import os
 import platform
 import re
@@ -31,7 +32,7 @@ COPIES_MULTIPLICATIONS = 2 * 10**8
 """Multiplications of all copies together, at most: beyond this a call's own cost no longer matters."""
 SAMPLE_SECONDS = 0.25
 """After this time no further run of a sample starts."""
-WEIGHTED = (OperatorKind.LINEAR, OperatorKind.EMBEDDING, OperatorKind.CONVOLUTION)
+WEIGHTED = (OperatorKind.LINEAR, OperatorKind.EMBEDDING, OperatorKind.CONVOLUTION, OperatorKind.DEPTHWISE)
 WARM_UP_RUNS = 3
 MIN_RUNS = 3
 
@@ -163,7 +164,11 @@ def weight_bytes(operator: Operator) -> int:
         number_format = FORMATS.get(str(operator.format))
         return number_format.weight_bytes(operator.axis("out_features"), operator.axis("in_features"))
     if operator.kind is OperatorKind.EMBEDDING:
-        return 4 * operator.axis("rows") * operator.axis("features")
+        number_format = FORMATS.get(operator.format or "fp32")
+        return number_format.weight_bytes(operator.axis("rows"), operator.axis("features"))
+    if operator.kind is OperatorKind.CONVOLUTION:
+        columns = operator.axis("in_channels") * operator.axis("kernel") ** 2
+        return FORMATS.get(str(operator.format)).weight_bytes(operator.axis("out_channels"), columns)
     return 0
 
 
@@ -175,8 +180,11 @@ def copies_of(operator: Operator) -> int:
     copies = min(MAX_COPIES, TARGET_WEIGHT_BYTES // weight)
     if operator.kind is OperatorKind.EMBEDDING:
         return max(1, copies)
-    tokens, in_features, out_features = (operator.axis(a) for a in ("tokens", "in_features", "out_features"))
-    return max(2, min(copies, COPIES_MULTIPLICATIONS // (tokens * in_features * out_features)))
+    if operator.kind is OperatorKind.CONVOLUTION:
+        axes = ["batch", "height", "width", "in_channels", "out_channels", "kernel", "kernel"]
+    else:
+        axes = ["tokens", "in_features", "out_features"]
+    return max(2, min(copies, COPIES_MULTIPLICATIONS // math.prod(operator.axis(a) for a in axes)))
 
 
 class OnnxRuntimeCpu:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from search_spaces.policy import Choice, Policy
+from search_spaces.units import UnitKind
 from workers.export import artifact
 from workers.export.artifact import ArtifactError, ExportReport, ExportRequest, export_artifact
 from workers.export.card import render_card
@@ -32,10 +33,12 @@ class Exported:
     dense: Path
 
 
-def _mixed_policy() -> Policy:
-    """All formats, several keeps, and one branch of each kind left out."""
+def _mixed_policy(worker: TrialWorker) -> Policy:
+    """All formats, several keeps, one branch of each kind left out, embedding tables in 8 bits."""
+    tables = {u.name: Choice(1, "w8") for u in worker.structure.units if u.kind is UnitKind.EMBEDDING}
     return Policy(
         {
+            **tables,
             "layer.0.attention": Choice(3, "w8a8"),
             "layer.0.feed_forward": Choice(0, "fp32"),
             "layer.1.attention": Choice(0, "fp32"),
@@ -48,7 +51,8 @@ def _mixed_policy() -> Policy:
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     folder = tmp_path_factory.mktemp("exported")
     spec = request.getfixturevalue(request.param).spec(folder / "cache")
-    worker, policy = TrialWorker(spec), _mixed_policy()
+    worker = TrialWorker(spec)
+    policy = _mixed_policy(worker)
     inputs = worker.task.random_inputs(2, 8, seed=0)
     paths = {"mixed": folder / "mixed.onnx", "dense": folder / "dense.onnx"}
     export_onnx(worker.model_of(policy), worker.task, inputs, paths["mixed"])
@@ -168,7 +172,7 @@ class TestArtifact:
         for split in (Split.SEARCH, Split.HOLDOUT):
             measured = report.splits[split.value]
             evaluator = exported.worker.evaluator(split)
-            searched = evaluator.score(exported.worker.logits(exported.policy, split)).value
+            searched = evaluator.score(exported.worker.outputs(exported.policy, split)).value
             assert measured.searched_metric == pytest.approx(searched)
             assert abs(measured.metric - searched) <= report.metric_tolerance
             assert measured.examples == 64

@@ -41,6 +41,11 @@ def moments(job: Any, loaded: LoadedModel) -> Mapping[str, Moments]:
     return collect_moments(loaded.model, loaded.structure.units, stack_calls(loaded.task, examples, batch=1))
 
 
+def _pruned_units(loaded: LoadedModel) -> list[Unit]:
+    """All units but tables of embeddings, which are always whole."""
+    return [unit for unit in loaded.structure.units if unit.kind is not UnitKind.EMBEDDING]
+
+
 def _layers(loaded: LoadedModel, unit: Unit) -> dict[str, LayerWeights]:
     modules = {name: loaded.model.get_submodule(name) for name in unit.layers}
     return {name: LayerWeights(weight_OK=m.weight, bias_O=m.bias) for name, m in modules.items()}
@@ -53,7 +58,8 @@ def _logits(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def _blind_assembler(job: Any) -> Assembler:
     loaded = load_model(job.model)
-    maker = VariantMaker(loaded.model, loaded.structure.units, None, Method(update=False, gptq=False))
+    method = Method(saliency=Saliency.MAGNITUDE_L2, update=False, gptq=False)
+    maker = VariantMaker(loaded.model, loaded.structure.units, None, method)
     return Assembler(loaded.model, loaded.structure, maker.make)
 
 
@@ -64,7 +70,7 @@ def _dense_policy(loaded: LoadedModel) -> Any:
 
 
 def test_keeping_all_changes_nothing(loaded: LoadedModel, moments: Mapping[str, Moments]) -> None:
-    for unit in loaded.structure.units:
+    for unit in _pruned_units(loaded):
         layers = _layers(loaded, unit)
         order = removal_order(unit, layers, moments[unit.consumer])
         pruned = prune_unit(unit, layers, order, unit.groups, moments[unit.consumer])
@@ -78,12 +84,12 @@ def test_pruned_model_without_update_equals_the_masked_one(
     job: Any, loaded: LoadedModel, inputs: dict[str, torch.Tensor], keep_ratio: float
 ) -> None:
     assembler = _blind_assembler(job)
-    for unit in loaded.structure.units:
+    for unit in _pruned_units(loaded):
         keep = round(unit.groups * keep_ratio)
         pruned_logits = _logits(
             assembler.apply(_dense_policy(loaded).replace(**{unit.name: Choice(keep, "fp32")})), inputs
         )
-        order = removal_order(unit, _layers(loaded, unit), None, saliency=Saliency.MAGNITUDE)
+        order = removal_order(unit, _layers(loaded, unit), None, saliency=Saliency.MAGNITUDE_L2)
         consumer = loaded.model.get_submodule(unit.consumer)
         dense = consumer.weight.clone()
         for group in order[: unit.groups - keep]:
@@ -96,7 +102,7 @@ def test_pruned_model_without_update_equals_the_masked_one(
 
 
 def test_matrices_are_smaller_and_counted_exactly(loaded: LoadedModel, moments: Mapping[str, Moments]) -> None:
-    for unit in loaded.structure.units:
+    for unit in _pruned_units(loaded):
         layers = _layers(loaded, unit)
         order = removal_order(unit, layers, moments[unit.consumer])
         for keep in range(0, unit.groups, max(1, unit.groups // 8)):
@@ -112,7 +118,7 @@ def test_matrices_are_smaller_and_counted_exactly(loaded: LoadedModel, moments: 
 
 
 def test_choices_are_nested(loaded: LoadedModel, moments: Mapping[str, Moments]) -> None:
-    for unit in loaded.structure.units:
+    for unit in _pruned_units(loaded):
         layers = _layers(loaded, unit)
         order = removal_order(unit, layers, moments[unit.consumer])
         assert sorted(order) == list(range(unit.groups))
@@ -137,9 +143,9 @@ def test_update_lowers_the_error_and_the_hessian_order_lowers_it_further(
     loaded: LoadedModel, moments: Mapping[str, Moments]
 ) -> None:
     errors = {"cut": 0.0, "solved": 0.0, "hessian": 0.0}
-    for unit in loaded.structure.units:
+    for unit in _pruned_units(loaded):
         layers, seen = _layers(loaded, unit), moments[unit.consumer]
-        magnitude = removal_order(unit, layers, seen, saliency=Saliency.MAGNITUDE)
+        magnitude = removal_order(unit, layers, seen, saliency=Saliency.MAGNITUDE_L2)
         keep = unit.groups // 2
         cut = prune_unit(unit, layers, magnitude, keep, None)
         solved = prune_unit(unit, layers, magnitude, keep, seen)
@@ -150,7 +156,7 @@ def test_update_lowers_the_error_and_the_hessian_order_lowers_it_further(
 
 
 def test_nothing_kept_leaves_the_mean_of_the_branch(loaded: LoadedModel, moments: Mapping[str, Moments]) -> None:
-    for unit in loaded.structure.units:
+    for unit in _pruned_units(loaded):
         layers, seen = _layers(loaded, unit), moments[unit.consumer]
         pruned = prune_unit(unit, layers, tuple(range(unit.groups)), 0, seen)
         consumer = loaded.model.get_submodule(unit.consumer)
@@ -251,7 +257,7 @@ def test_magnitude_order_by_hand() -> None:
         "up": LayerWeights(weight_OK=torch.tensor([[1.0], [0.0], [3.0]]), bias_O=None),
         "down": LayerWeights(weight_OK=torch.tensor([[1.0, 1.2, 0.0]]), bias_O=None),
     }
-    assert removal_order(unit, layers, None, saliency=Saliency.MAGNITUDE) == (1, 0, 2)
+    assert removal_order(unit, layers, None, saliency=Saliency.MAGNITUDE_L2) == (1, 0, 2)
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])

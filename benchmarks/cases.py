@@ -1,0 +1,128 @@
+"""Models and data that compression is measured on: one of the shared folder's, or a ResNet trained on digits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from evaluators.quality import QualityEvaluator, StackedCalls, stack_calls
+from evaluators.scores import Quality
+from examples.digits import write_digits
+from examples.digits_resnet import train_digits_resnet
+from search_spaces.policy import Policy
+from workers.assemble import Assembler
+from workers.calibrate import Calibration
+from workers.data import Columns, DataConfig, load_splits
+from workers.model import LoadedModel, ModelConfig, load_model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A model with its calibration and evaluation data.
+
+    Attributes:
+        name: Name of the model.
+        config: Where it lies.
+        loaded: The dense model.
+        calls: Calibration examples, a call of the target each.
+        targets: What their outputs are compared with.
+        evaluator: Scores models on the evaluation examples; knows the dense model's outputs.
+    """
+
+    name: str
+    config: ModelConfig
+    loaded: LoadedModel
+    calls: Sequence[StackedCalls]
+    targets: Sequence[Tensor]
+    evaluator: QualityEvaluator
+
+    def calibration(self) -> Calibration:
+        """What compression learns from the calibration examples, nothing of it computed yet."""
+        dense = load_model(self.config).model
+        return Calibration(self.loaded.structure.units, self.calls, lambda: dense, targets=self.targets)
+
+    def evaluate(self, assembler: Assembler, policy: Policy) -> Quality:
+        """Score a policy."""
+        assembler.apply(policy)
+        return self.evaluator.evaluate(lambda inputs, size: forward(assembler, inputs, size))
+
+
+def forward(assembler: Assembler, inputs: Mapping[str, Tensor], examples_per_call: int) -> Tensor:
+    """Logits of the assembled model."""
+    assembler.scope.examples = examples_per_call
+    with torch.inference_mode():
+        logits: Tensor = assembler.model(**inputs).logits
+    return logits
+
+
+def load_case(model: Path | None, folder: Path, *, evaluation: int | None = None) -> Case:
+    """Read a model and its data.
+
+    Args:
+        model: A folder of the shared models (minilm-sst2, glm-tiny); None trains a ResNet on digits.
+        folder: Takes what is trained.
+        evaluation: Examples to score on, 2 or more; None takes what the case has.
+    """
+    if model is None:
+        config, data = _digits(folder)
+    elif model.name.startswith("glm"):
+        config, data = _text(model)
+    else:
+        config, data = _sentences(model)
+    if evaluation is not None:
+        data = data.model_copy(update={"search": evaluation})
+    loaded = load_model(config)
+    splits = load_splits(data, loaded.task, seed=0)
+    evaluator = QualityEvaluator(loaded.task, (*splits.search, *splits.holdout), batch=1)
+    calls = stack_calls(loaded.task, splits.calibration, batch=1)
+    with torch.inference_mode():
+        evaluator.set_dense(evaluator.run(lambda inputs, _: loaded.model(**inputs).logits))
+    return Case(
+        name="digits-resnet" if model is None else model.name,
+        config=config,
+        loaded=loaded,
+        calls=calls,
+        targets=[loaded.task.targets([splits.calibration[row] for row in call.rows]) for call in calls],
+        evaluator=evaluator,
+    )
+
+
+def _sentences(model: Path) -> tuple[ModelConfig, DataConfig]:
+    """SST-2: the whole development set is evaluated on."""
+    source = model.parents[1] / "data" / "sst2"
+    return ModelConfig(id=str(model)), DataConfig(
+        source=str(source / "dev.tsv"),
+        columns=Columns(input="sentence"),
+        calibration_source=str(source / "calibration.tsv"),
+        calibration=512,
+        search=871,
+        holdout=1,
+        max_length=64,
+        shuffle=False,
+    )
+
+
+def _text(model: Path) -> tuple[ModelConfig, DataConfig]:
+    """WikiText-2, windows of 256 bytes drawn at random."""
+    source = model.parents[1] / "data" / "wikitext2" / "valid.txt"
+    return ModelConfig(id=str(model), task="causal-lm"), DataConfig(
+        source=str(source), calibration=96, search=192, holdout=1, max_length=256
+    )
+
+
+def _digits(folder: Path) -> tuple[ModelConfig, DataConfig]:
+    """scikit-learn's digits; the model has seen the calibration images in training."""
+    write_digits(folder / "data")
+    train_digits_resnet(folder / "data", folder / "model")
+    return ModelConfig(id=str(folder / "model"), task="image-classification"), DataConfig(
+        source=str(folder / "data/test.jsonl"),
+        columns=Columns(input="image"),
+        calibration_source=str(folder / "data/train.jsonl"),
+        calibration=256,
+        search=400,
+        holdout=1,
+    )

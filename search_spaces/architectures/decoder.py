@@ -1,0 +1,84 @@
+"""Decoders: pre-normalised layers of grouped-query attention and a gated feed-forward block.
+
+GLM, GLM-4, Llama, Mistral, Qwen2, Qwen3, Gemma and Gemma 2 differ in biases, norms and names, not in how they are cut.
+Rotary embeddings and the norms of Qwen3's queries and keys act on each head alone, so that they outlive any cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from search_spaces.architectures.base import ARCHITECTURES, Architecture
+from search_spaces.architectures.blocks import (
+    attention_unit,
+    embedding_part,
+    feed_forward_unit,
+    linear_part,
+    norm_part,
+)
+from search_spaces.units import Branch, FixedPart, Unit
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_HEADS = ("lm_head", "score")
+
+
+class Decoder(Architecture):
+    """Units of a decoder with a language-model head or a classification head.
+
+    Args:
+        norms: Normalisations of a layer; 4 where the outputs of both branches are normalised as well.
+        activation: Field of the configuration that names the activation function.
+        fused: Whether one layer makes gate and up.
+    """
+
+    def __init__(self, *, norms: int = 2, activation: str = "hidden_act", fused: bool = False) -> None:
+        self._norms, self._activation, self._fused = norms, activation, fused
+
+    def units(self, model: nn.Module) -> tuple[Unit, ...]:
+        """Attention by key-value heads with their query heads, and feed-forward by channels, for each layer."""
+        return tuple(self._units(model))
+
+    def fixed_parts(self, model: nn.Module) -> tuple[FixedPart, ...]:
+        """Embedding, normalisations and head."""
+        config: Any = model.config
+        return (
+            embedding_part(model, "model.embed_tokens"),
+            norm_part(config.hidden_size, 1 + self._norms * config.num_hidden_layers),
+            *(linear_part(model, name, per_token=True) for name in _HEADS if hasattr(model, name)),
+        )
+
+    def max_tokens(self, config: Any) -> int | None:
+        """Positions that the model was trained for."""
+        return int(config.max_position_embeddings)
+
+    def _units(self, model: nn.Module) -> Iterator[Unit]:
+        config: Any = model.config
+        for index in range(config.num_hidden_layers):
+            layer = f"model.layers.{index}"
+            yield attention_unit(
+                model,
+                f"layer.{index}.attention",
+                producers=[f"{layer}.self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj")],
+                consumer=f"{layer}.self_attn.o_proj",
+                groups=config.num_key_value_heads,
+                branch=Branch(module=f"{layer}.self_attn", returns_tuple=True),
+            )
+            names = ("gate_up_proj",) if self._fused else ("gate_proj", "up_proj")
+            yield feed_forward_unit(
+                model,
+                f"layer.{index}.feed_forward",
+                producers=[f"{layer}.mlp.{name}" for name in names],
+                consumer=f"{layer}.mlp.down_proj",
+                activation=getattr(config, self._activation),
+                branch=Branch(module=f"{layer}.mlp"),
+                blocks=2 if self._fused else 1,
+            )
+
+
+ARCHITECTURES.register("llama", "mistral", "qwen2", "qwen3", "gemma")(Decoder())
+ARCHITECTURES.register("gemma2")(Decoder(norms=4, activation="hidden_activation"))
+ARCHITECTURES.register("glm")(Decoder(fused=True))
+ARCHITECTURES.register("glm4")(Decoder(norms=4, fused=True))
