@@ -16,7 +16,14 @@ from controller.samplers import make_sampler
 from controller.storage.outbox import DatabaseOutbox
 from controller.storage.records import StudyRecord, StudyState, TellOutcome, TrialRecord, TrialRole, TrialState
 from controller.storage.repository import Repository
-from controller.study_config import DenseModelError, StopReason, StudyConfig, check_same_study, too_many_failures
+from controller.study_config import (
+    DenseModelError,
+    StopReason,
+    StudyConfig,
+    check_same_study,
+    sampler_context,
+    too_many_failures,
+)
 from evaluators.scores import Costs
 from search_spaces.policy import Policy
 from workers.protocol import FailureReason, Split, TrialFailure, TrialReport, TrialRequest
@@ -83,7 +90,7 @@ class Study:
         self._stop: StopReason | None = None
         self._started = time.monotonic()
         trials = repository.trials(record.id)
-        sampler = make_sampler(config.sampler, seed=config.seed, trials_so_far=len(trials), space=config.space)
+        sampler = make_sampler(config.sampler, sampler_context(config, cost_of), trials_so_far=len(trials))
         self._proposer = Proposer(config.space, config.objectives, sampler)
         self._ledger = TrialLedger(trials, self._proposer.contains)
         self._restore()

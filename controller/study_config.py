@@ -3,14 +3,17 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from controller.errors import PreflightError, UsageError
 from controller.job import Constraints, Objective
+from controller.samplers.context import SamplerContext
 from controller.storage.records import StudyRecord, canonical_json
+from evaluators.scores import Costs
+from search_spaces.policy import Policy
 from search_spaces.space import SearchSpace
 
 _DIFFERENCES_SHOWN = 12
@@ -94,6 +97,18 @@ class StudyConfig:
     def space_digest(self) -> str:
         """Digest of the units and their choices."""
         return hashlib.sha256(canonical_json(describe_space(self.space)).encode()).hexdigest()[:16]
+
+
+def sampler_context(config: StudyConfig, cost_of: Callable[[Policy], Costs]) -> SamplerContext:
+    """Return what the study's sampler may know."""
+    return SamplerContext(
+        seed=config.seed,
+        space=config.space,
+        cost_of=cost_of,
+        objectives=config.objectives,
+        constraints=config.constraints,
+        chance_quality=config.chance_quality,
+    )
 
 
 def describe_space(space: SearchSpace) -> dict[str, Any]:

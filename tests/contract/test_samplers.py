@@ -6,7 +6,7 @@ import pytest
 
 from controller.job import SAMPLER_NAMES, Objective
 from controller.proposer import Proposal, Proposer, Told
-from controller.samplers import SAMPLERS, make_sampler
+from controller.samplers import SAMPLERS, SamplerContext, make_sampler
 from search_spaces.policy import Policy
 from search_spaces.registry import RegistryError
 from search_spaces.space import SearchSpace, SpaceConfig
@@ -16,7 +16,8 @@ OBJECTIVES = (Objective.QUALITY, Objective.LATENCY_MS, Objective.SIZE_BYTES)
 
 
 def proposer(name: str, space: SearchSpace, *, seed: int = 0, so_far: int = 0) -> Proposer:
-    return Proposer(space, OBJECTIVES, make_sampler(name, seed=seed, trials_so_far=so_far, space=space))
+    context = SamplerContext(seed=seed, space=space, cost_of=SimulatedCosts(space), objectives=OBJECTIVES)
+    return Proposer(space, OBJECTIVES, make_sampler(name, context, trials_so_far=so_far))
 
 
 def values(policy: Policy, space: SearchSpace) -> list[float]:
@@ -37,7 +38,7 @@ def run(subject: Proposer, space: SearchSpace, count: int) -> list[Policy]:
 def test_a_job_may_name_exactly_the_registered_samplers() -> None:
     assert set(SAMPLERS) == set(SAMPLER_NAMES)
     with pytest.raises(RegistryError, match="unknown sampler 'gp'; supported: nsga2, random, tpe"):
-        make_sampler("gp", seed=0, trials_so_far=0, space=simulated_space())
+        proposer("gp", simulated_space())
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
