@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,27 +48,20 @@ class Case:
     def evaluate(self, assembler: Assembler, policy: Policy) -> Quality:
         """Score a policy."""
         assembler.apply(policy)
-        return self.evaluator.evaluate(lambda inputs, size: forward(assembler, inputs, size))
+        return self.evaluator.evaluate(assembler.logits)
 
 
-def forward(assembler: Assembler, inputs: Mapping[str, Tensor], examples_per_call: int) -> Tensor:
-    """Logits of the assembled model."""
-    assembler.scope.examples = examples_per_call
-    with torch.inference_mode():
-        logits: Tensor = assembler.model(**inputs).logits
-    return logits
-
-
-def load_case(model: Path | None, folder: Path, *, evaluation: int | None = None) -> Case:
+def load_case(model: Path | None, folder: Path, *, evaluation: int | None = None, seed: int = 0) -> Case:
     """Read a model and its data.
 
     Args:
         model: A folder of the shared models (minilm-sst2, glm-tiny); None trains a ResNet on digits.
         folder: Takes what is trained.
         evaluation: Examples to score on, 2 or more; None takes what the case has.
+        seed: Seed of what is trained.
     """
     if model is None:
-        config, data = _digits(folder)
+        config, data = _digits(folder, seed)
     elif model.name.startswith("glm"):
         config, data = _text(model)
     else:
@@ -114,10 +107,10 @@ def _text(model: Path) -> tuple[ModelConfig, DataConfig]:
     )
 
 
-def _digits(folder: Path) -> tuple[ModelConfig, DataConfig]:
+def _digits(folder: Path, seed: int) -> tuple[ModelConfig, DataConfig]:
     """scikit-learn's digits; the model has seen the calibration images in training."""
     write_digits(folder / "data")
-    train_digits_resnet(folder / "data", folder / "model")
+    train_digits_resnet(folder / "data", folder / "model", seed=seed)
     return ModelConfig(id=str(folder / "model"), task="image-classification"), DataConfig(
         source=str(folder / "data/test.jsonl"),
         columns=Columns(input="image"),

@@ -3,21 +3,24 @@
     python -m benchmarks.compression_quality --model ../shared/models/minilm-sst2
 
 Units of one kind are pruned alike, all others stay whole; every unit takes the row's format. Without --model a ResNet
-is trained on digits. In the last line `kl_ratio` is the KL to the dense outputs of magnitude pruning over that of the
-default, by keep, for feed-forward or convolution channels in the base format; `ffn_drop_0.25` and `heads_drop_0.5` are
-the quality that the default loses against the dense model, in the metric's unit. `default_best_or_level` counts rows
-(kind, keep, format) in which the default's KL is the lowest or within 5 % of it.
+is trained on digits, several times, as one of them on few images says little; a row holds means over them.
+
+In the last line `kl_ratio` is the KL to the dense outputs of magnitude pruning over that of the default, by keep, for
+feed-forward or convolution channels in the base format; `ffn_drop_0.25` and `heads_drop_0.5` are the quality that the
+default loses against the dense model, in the metric's unit. `default_best_or_level` counts rows (kind, keep, format) in
+which the default's KL is the lowest or within 5 % of it.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,19 +77,22 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="folder of the model; a ResNet on digits without it")
     parser.add_argument("--formats", nargs="*", help="formats beside the base format; all that fit without it")
     parser.add_argument("--saliencies", nargs="*", default=["magnitude_l2", "activation", "hessian"])
+    parser.add_argument("--trained", type=int, default=4, help="models that are trained without --model")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="paretrim-bench-") as folder:
-        case = load_case(arguments.model, Path(folder))
+        count = arguments.trained if arguments.model is None else 1
+        cases = [load_case(arguments.model, Path(folder) / str(seed), seed=seed) for seed in range(count)]
+        saliencies, formats = [Saliency(name) for name in arguments.saliencies], _formats(cases[0], arguments.formats)
         rows = []
-        for row in measure(case, [Saliency(name) for name in arguments.saliencies], _formats(case, arguments.formats)):
-            rows.append(row)
-            sys.stderr.write(f"{_describe(row)}\n")
-    dense = case.evaluator.dense_metric
+        for alike in zip(*(measure(case, saliencies, formats) for case in cases), strict=True):
+            rows.append(_mean(alike))
+            sys.stderr.write(f"{_describe(rows[-1])}\n")
+    dense = statistics.mean(case.evaluator.dense_metric for case in cases)
     record(
-        f"compression_quality-{case.name}",
+        f"compression_quality-{cases[0].name}",
         summarise(rows, dense),
         details={"dense": dense, "minutes": (time.monotonic() - started) / 60, "rows": [asdict(row) for row in rows]},
     )
@@ -143,6 +149,13 @@ class _Bench:
         if key not in self._whole:
             self._whole[key] = self._makers[method].make(unit, choice)
         return self._whole[key]
+
+
+def _mean(alike: Sequence[Row]) -> Row:
+    """Rows of several models that differ in nothing else."""
+    return replace(
+        alike[0], quality=statistics.mean(row.quality for row in alike), kl=statistics.mean(row.kl for row in alike)
+    )
 
 
 def _choice(unit: Unit, keep: float, format_name: str) -> Choice:

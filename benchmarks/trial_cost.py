@@ -4,27 +4,30 @@
 
 Random policies of the default space are assembled from stored variants and scored; right before and after each the
 dense model runs over the same examples. `trial_over_forward` is the median ratio of a trial to the mean of its two
-neighbours. `naive_over_trial` is the median ratio of doing the same from the files (load, prune, solve, quantize,
-evaluate; the calibration's moments are at hand) to a trial; `naive_with_calibration_over_trial` calibrates too. Without
---model a ResNet is trained on digits.
+neighbours. `naive_over_trial` is the median ratio of doing the same from the files (load, calibrate, prune, solve,
+quantize, evaluate) to a trial; in `naive_given_moments_over_trial` what calibration gives is at hand.
+`half_prefix_over_whole` is the median ratio of a trial whose units in the first half of the model are the last trial's
+to running it whole; `probe_over_whole` is the mean ratio over probes of single units, for which the activations of the
+dense model are kept. Without --model a ResNet is trained on digits.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
-from benchmarks.cases import Case, forward, load_case
+from benchmarks.cases import Case, load_case
 from benchmarks.recording import record
 from search_spaces.policy import Policy
 from search_spaces.space import SearchSpace, SpaceConfig, build_space
@@ -36,6 +39,8 @@ from workers.variant_store import VariantStore
 from workers.variants import VariantMaker
 
 Result = TypeVar("Result")
+_PREFIXES = 10
+"""Trials that share the first half of their units with the one before."""
 
 
 def main() -> None:
@@ -80,8 +85,9 @@ def measure(case: Case, arguments: argparse.Namespace, folder: Path) -> None:
         f"trial_cost-{case.name}",
         {
             "trial_over_forward": statistics.median(ratios),
-            "naive_over_trial": statistics.median(naive) / trial,
-            "naive_with_calibration_over_trial": (statistics.median(naive) + collecting) / trial,
+            "naive_over_trial": (statistics.median(naive) + collecting) / trial,
+            "naive_given_moments_over_trial": statistics.median(naive) / trial,
+            **_prefixes(case, assembler, space, policies),
             "variants": made,
         },
         details={
@@ -102,7 +108,7 @@ def _trials(case: Case, assembler: Assembler, policies: list[Policy], dense: Pol
 
     def bare() -> float:
         assembler.apply(dense)
-        return _timed(lambda: [forward(assembler, c.inputs, c.examples_per_call) for c in case.evaluator.calls])[1]
+        return _timed(lambda: [assembler.logits(c.inputs, c.examples_per_call) for c in case.evaluator.calls])[1]
 
     ratios, trials = [], []
     before = bare()
@@ -114,6 +120,31 @@ def _trials(case: Case, assembler: Assembler, policies: list[Policy], dense: Pol
         sys.stderr.write(f"trial {number}: {seconds:.2f} s, {ratios[-1]:.2f} of a bare pass\n")
         before = after
     return ratios, trials
+
+
+def _prefixes(case: Case, assembler: Assembler, space: SearchSpace, policies: Sequence[Policy]) -> dict[str, float]:
+    """What trials save whose first blocks are those of the last trial, or of the dense model."""
+    dense = space.dense_policy()
+    names = [unit_space.unit.name for unit_space in space.unit_spaces]
+    second_half = names[len(names) // 2 :]
+    assembler.remember(case.evaluator.calls)
+    case.evaluate(assembler, dense)
+
+    def ratio(policy: Policy) -> float:
+        assembler.apply(policy)
+        # Inputs in another mapping are not recognised, so that the model runs whole.
+        whole = [
+            _timed(lambda: case.evaluator.run(lambda inputs, size: assembler.logits(dict(inputs), size)))[1]
+            for _ in range(2)
+        ][1]
+        return _timed(partial(case.evaluate, assembler, policy))[1] / whole
+
+    halves = []
+    for policy, other in itertools.pairwise(policies[: 1 + _PREFIXES]):
+        case.evaluate(assembler, policy)
+        halves.append(ratio(policy.replace(**{name: other[name] for name in second_half})))
+    probes = [ratio(dense.replace(**{name: space.choices(name)[-1]})) for name in names]
+    return {"half_prefix_over_whole": statistics.median(halves), "probe_over_whole": statistics.mean(probes)}
 
 
 def _fill(store: VariantStore, maker: VariantMaker, space: SearchSpace) -> int:

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 from controller.errors import UsageError
-from controller.pick import pick as pick_member
 from controller.preparation import describe
 from controller.results import ExportSummary
 from controller.storage.engine import open_database
@@ -76,8 +75,8 @@ def _choose(summary: StudySummary, pick: str | None, trial: int | None) -> tuple
         return trial, f"trial {trial}, as asked"
     if pick is None or summary.dense is None:
         raise UsageError(f"an export takes a pick or a trial of a study with scores; study {summary.record.name!r}")
-    picked = pick_member(pick, summary.front, dense=summary.dense, objectives=summary.job.objectives)
-    return picked.member.number, picked.explanation
+    picked = summary.pick(pick)
+    return picked.trial, picked.explanation
 
 
 def _result(report: ExportReport, out: Path, explanation: str) -> ExportSummary:

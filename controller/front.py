@@ -122,27 +122,48 @@ def hypervolume(
     return float(moocore.hypervolume(points, ref=reference, maximise=[o in MAXIMISED for o in objectives]))
 
 
-def knee(front: Sequence[FrontMember], objectives: Sequence[Objective]) -> FrontMember:
-    """Return the member at which the front bends most: the farthest from the plane through its extremes.
+def reference_point(
+    objectives: Sequence[Objective], *, dense: FrontMember, chance_quality: float = 0.0
+) -> dict[Objective, float]:
+    """Return the point from which `hypervolume` measures, in each objective's own unit.
 
-    Every objective is scaled to 0 (best on the front) to 1 (worst on the front); the plane is where they add up to 1.
-    Ties go to the better quality, then to the smaller number.
+    Args:
+        objectives: What spans the space.
+        dense: The dense model's scores.
+        chance_quality: Quality of guessing.
+    """
+    return {o: chance_quality if o is Objective.QUALITY else dense.value(o) for o in objectives}
+
+
+def knee(front: Sequence[FrontMember], objectives: Sequence[Objective]) -> FrontMember:
+    """Return the member at which the front bends most; see `knee_order`.
 
     Raises:
         ValueError: The front is empty.
+    """
+    if not front:
+        raise ValueError("a knee needs at least one member; got an empty front")
+    return knee_order(front, objectives)[0]
+
+
+def knee_order(front: Sequence[FrontMember], objectives: Sequence[Objective]) -> list[FrontMember]:
+    """Order the members by how far the front bends there: by their distance from the plane through its extremes.
+
+    Every objective is scaled to 0 (best on the front) to 1 (worst on the front); the plane is where they add up to 1.
+    Ties go to the better quality, then to the smaller number.
 
     Reference:
         Das, "On characterizing the knee of the Pareto curve based on normal-boundary intersection", Structural
         Optimization 18, 1999.
     """
     if not front:
-        raise ValueError("a knee needs at least one member; got an empty front")
+        return []
     signs = np.array([-1.0 if o in MAXIMISED else 1.0 for o in objectives])
     losses = points_of(front, objectives) * signs
     spread = np.ptp(losses, axis=0)
     scaled = (losses - losses.min(axis=0)) / np.where(spread > 0, spread, 1.0)
     order = sorted(range(len(front)), key=lambda i: (scaled[i].sum(), -front[i].quality, front[i].number))
-    return front[order[0]]
+    return [front[i] for i in order]
 
 
 def violations(member: FrontMember, constraints: Constraints, dense_quality: float) -> dict[str, float]:

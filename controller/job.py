@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from controller.problems import JobError as JobError
 from controller.problems import Location, describe_errors, mask_passwords, show, show_name, suggest
+from controller.sampler_names import BUILT_IN, sampler_names
 from search_spaces.space import SpaceConfig
 from workers.data import DataConfig
 from workers.model import ModelConfig
@@ -19,7 +20,6 @@ from workers.targets.base import TARGETS, TargetConfig
 
 SCHEMA_VERSION: Literal[1] = 1
 SCHEMA_ID = f"urn:paretrim:job:{SCHEMA_VERSION}"
-SAMPLER_NAMES = ("tpe", "nsga2", "random")
 DEFAULT_STORAGE = "sqlite:///.paretrim/paretrim.db"
 DEFAULT_TRACKING = "sqlite:///.paretrim/mlflow.db"
 NAME_PATTERN = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"
@@ -27,7 +27,7 @@ NAME_PATTERN = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"
 _CONFIG = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 # Where results are kept and how many run at once do not change what is found; more trials continue a study.
 _NOT_CONTENT = {"storage", "mlflow"}
-_FREE_ON_RESUME = {"trials", "timeout_minutes", "parallel", "cpus_per_worker"}
+_FREE_ON_RESUME = {"trials", "timeout_minutes", "parallel", "cpus_per_worker", "racing"}
 
 
 class Objective(StrEnum):
@@ -59,8 +59,8 @@ class SearchConfig(BaseModel):
 
     model_config = _CONFIG
 
-    sampler: str = Field(default="tpe", json_schema_extra={"enum": list(SAMPLER_NAMES)})
-    """Sampler that proposes policies: tpe (multivariate), nsga2 or random."""
+    sampler: str = Field(default="frontier", json_schema_extra={"enum": list(BUILT_IN)})
+    """Sampler that proposes policies: frontier (the default), evolution, gp, nsga2, nsga3, random, reinforce, tpe or a plug-in's."""
     trials: int = Field(default=100, ge=1, le=1_000_000)
     """Trials in all, baselines apart, 1 to 1,000,000; a larger number continues a finished study."""
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
@@ -71,12 +71,16 @@ class SearchConfig(BaseModel):
     """Workers at the same time, 1 to 1,024."""
     cpus_per_worker: float = Field(default=1.0, gt=0, le=1024)
     """CPU cores that each worker reserves, above 0; fractions share a core."""
+    racing: bool = True
+    """Whether scoring a trial stops once it can't enter the front any more; on classification a front loses nothing by
+    that but in the 5 % of cases that the first few examples may mislead."""
 
     @field_validator("sampler")
     @classmethod
     def _sampler_is_known(cls, name: str) -> str:
-        if name not in SAMPLER_NAMES:
-            raise ValueError(f"must be a sampler; got {show(name)}; {suggest(name, SAMPLER_NAMES)}")
+        names = sampler_names()
+        if name not in names:
+            raise ValueError(f"must be a sampler; got {show(name)}; {suggest(name, names)}")
         return name
 
 

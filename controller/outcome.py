@@ -4,18 +4,39 @@ import math
 
 from controller.front import cost_violations
 from controller.storage.records import TrialRecord
-from controller.study_config import DenseModelError, StudyConfig
+from controller.study_config import DenseModelError, StudyConfig, TooManyFailuresError, too_many_failures
 from evaluators.scores import Costs, ScoreError
 from workers.protocol import FailureReason, TrialFailure, TrialReport
 
 _COST_TOLERANCE = 1e-6
+_FAILURES_TO_STOP = 10
+
+
+class FailureTally:
+    """Counts the failures of one run, and says when there are too many to go on."""
+
+    def __init__(self) -> None:
+        self._failures: list[tuple[str, str]] = []
+        self._told = 0
+
+    def scored(self) -> None:
+        """Note a trial that got its scores."""
+        self._told += 1
+
+    def failed(self, failure: TrialFailure) -> TooManyFailuresError | None:
+        """Note a trial that failed; return the error that ends the search once most trials fail."""
+        self._told += 1
+        self._failures.append((failure.reason, failure.message))
+        if len(self._failures) >= _FAILURES_TO_STOP and 2 * len(self._failures) > self._told:
+            return too_many_failures(self._failures, self._told)
+        return None
 
 
 def objective_values(trial: TrialRecord, config: StudyConfig) -> list[float]:
     """Return the objectives of a finished trial, for the sampler.
 
-    A pruned trial has no quality. Among infeasible trials samplers go by how far constraints are broken and never by
-    objectives, so the quality of chance stands in for it.
+    A trial whose costs alone break a constraint has no quality. Among infeasible trials samplers go by how far
+    constraints are broken and never by objectives, so the quality of chance stands in for it.
     """
     quality = config.chance_quality if trial.quality is None else trial.quality
     values = {"quality": quality, "latency_ms": trial.costs.latency_ms, "size_bytes": float(trial.costs.size_bytes)}

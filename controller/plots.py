@@ -101,6 +101,7 @@ def _page_data(view: StudyView, points: list[PointView]) -> dict[str, Any]:
         "points": [_point_data(p, units, number_of) for p in points],
         "line": {"x": [p.latency_ms for p in line], "y": [p.quality for p in line]},
         "near": _near(view),
+        "knee": next(({"x": p.latency_ms, "y": p.quality} for p in view.front if p.knee), None),
         "volume": [v if math.isfinite(v) else None for v in view.hypervolume_by_trial],
         "units": units,
         "rows": _unit_rows(units),
@@ -112,7 +113,7 @@ def _page_data(view: StudyView, points: list[PointView]) -> dict[str, Any]:
 def _point_data(point: PointView, units: list[str], formats: dict[str, int]) -> dict[str, Any]:
     quality = point.quality or 0.0
     hover = [
-        f"<b>{html.escape(point.name)}</b>",
+        f"<b>{html.escape(point.label)}</b>",
         f"quality {point.quality_text}",
         f"latency {number(point.latency_ms)} ms",
         f"size {size_text(point.size_bytes)}",
@@ -175,7 +176,11 @@ def _body(view: StudyView, points: list[PointView]) -> str:
         "unit by unit.</p></div></section>",
         _table(view, "Front", rows),
         _table(view, "Baselines", base),
-        '<section><h2>Hypervolume</h2><div id="volume"></div></section>' if view.hypervolume_by_trial else "",
+        _holdout(view),
+        f'<section><h2>Hypervolume</h2><p class="soft">{html.escape(view.hypervolume_sentence)}</p>'
+        '<div id="volume"></div></section>'
+        if view.hypervolume_by_trial
+        else "",
     ]
     return "\n".join(part for part in parts if part)
 
@@ -184,7 +189,7 @@ def _table(view: StudyView, heading: str, rows: list[str]) -> str:
     if not rows:
         return f'<section><h2>{heading}</h2><p class="soft">None yet.</p></section>'
     head = (
-        f"<tr><th>policy</th><th>{html.escape(view.metric)}</th><th>holdout</th><th>latency (ms)</th>"
+        f"<tr><th>policy</th><th>{html.escape(view.metric)}</th><th>holdout</th><th>gap</th><th>latency (ms)</th>"
         '<th>times dense</th><th>size</th><th>times dense</th><th class="words">constraints</th></tr>'
     )
     return (
@@ -193,12 +198,21 @@ def _table(view: StudyView, heading: str, rows: list[str]) -> str:
     )
 
 
+def _holdout(view: StudyView) -> str:
+    """What examples that the search never saw say of the front; nothing before they are scored."""
+    if view.holdout_check is None:
+        return ""
+    lines = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in view.holdout_check.sentences)
+    return f"<section><h2>On the holdout</h2><ul>{lines}</ul></section>"
+
+
 def _rows(view: StudyView, points: Sequence[PointView], index: dict[int, int]) -> Iterator[str]:
     for point in points:
         latency, size = point.latency_ms or 0.0, point.size_bytes or 0
         numbers = (
             point.quality_text,
-            number(point.holdout_quality),
+            point.holdout_text,
+            point.gap_text,
             number(latency),
             f"{latency / view.dense_latency_ms:.2f}",
             size_text(point.size_bytes),
@@ -208,7 +222,7 @@ def _rows(view: StudyView, points: Sequence[PointView], index: dict[int, int]) -
         words = "met" if point.feasible else "not met"
         best = ' class="best"' if point is view.headline else ""
         yield (
-            f'<tr{best} tabindex="0" data-point="{index[id(point)]}"><td>{html.escape(point.name)}</td>{cells}'
+            f'<tr{best} tabindex="0" data-point="{index[id(point)]}"><td>{html.escape(point.label)}</td>{cells}'
             f'<td class="words">{words}</td></tr>'
         )
 
@@ -233,9 +247,11 @@ def _draw_scatter(axes: "Axes", view: StudyView) -> None:
             x, y = [p.latency_ms or 0 for p in points], [p.quality or 0 for p in points]
             look: dict[str, Any] = {"s": sizes[kind], "color": PICTURE_COLOURS[kind], "marker": markers[kind]}
             axes.scatter(x, y, label=name, zorder=3, linewidths=0.8, **look)
-        for point in points if kind in ("uniform", "dense") else ():
+        for point in points:
+            if kind not in ("uniform", "dense") and not point.knee:
+                continue
             axes.annotate(
-                _picture_text(point.name),
+                _picture_text(point.name if kind != "front" else "knee"),
                 (point.latency_ms or 0, point.quality or 0),
                 xytext=(7, -3),
                 textcoords="offset points",

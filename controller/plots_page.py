@@ -114,6 +114,8 @@ function bounds() {
 let near = false;
 function scatterLayout() {
   const found = layout("latency (ms)", data.metric, {shapes: bounds(), margin: {l: 60, r: 70, t: 34, b: 48}});
+  if (data.knee) found.annotations = [{x: data.knee.x, y: data.knee.y, text: "knee", showarrow: true, arrowhead: 2,
+    arrowcolor: colour("--soft"), ax: 28, ay: 28, font: {size: 11, color: colour("--soft")}}];
   if (near) { found.xaxis.range = data.near.x; found.yaxis.range = data.near.y; }
   return found;
 }

@@ -8,6 +8,10 @@ from controller.job import Constraints
 from controller.storage.records import TrialRecord, TrialRole, TrialState
 from controller.study_config import StopReason, StudyConfig
 from controller.study_view import HEADLINE_DROP
+from evaluators.rungs import rung_share
+
+_TOLERANCE = 1e-6
+"""Shares of trials do not add up to whole numbers exactly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,13 +19,15 @@ class StudyProgress:
     """A study at one moment.
 
     Attributes:
-        trials_done: Proposed policies with a score or a failure.
+        trials_done: Proposed policies with a score or a failure; those on a rung of the examples count their share.
         trials_total: How many of these the job asks for.
         baselines_done: Baselines with a score or a failure.
         baselines_total: All baselines.
         running: Trials that a worker has in hand.
         failed: Trials that failed.
         pruned: Proposals whose costs alone break a constraint.
+        stopped_early: Trials that were stopped on a rung, as they could not enter the front any more.
+        probed: Policies that were scored on a rung only, for the sampler.
         repeated: Proposals that an earlier trial answered.
         front: Members that none dominates and that meet the constraints, by falling latency.
         hypervolume: What they cover, in units of the dense model; None before the dense model is scored.
@@ -37,6 +43,8 @@ class StudyProgress:
     running: int
     failed: int
     pruned: int
+    stopped_early: int
+    probed: int
     repeated: int
     front: tuple[FrontMember, ...]
     hypervolume: float | None
@@ -45,14 +53,27 @@ class StudyProgress:
     stop: StopReason | None
 
 
-def counts_as_trial(trial: TrialRecord) -> bool:
-    """Whether a trial counts towards the number that the job asks for: repeats and too high costs do not."""
-    return trial.role is TrialRole.TRIAL and trial.repeat_of is None and trial.state is not TrialState.PRUNED
+def counted_share(trial: TrialRecord, examples: int | None = None) -> float:
+    """Return how much a trial counts towards the number that the job asks for, 0 to 1.
+
+    Repeats and too high costs are free. A probe counts the share of the examples that it asks for, and a trial that was
+    stopped early the share that it got.
+
+    Args:
+        trial: A trial, finished or not.
+        examples: Examples of the search split; None for a large one.
+    """
+    too_costly = trial.state is TrialState.PRUNED and trial.quality is None
+    if trial.role is TrialRole.BASELINE or trial.repeat_of is not None or too_costly:
+        return 0.0
+    return trial.share if trial.rung is None else rung_share(trial.rung, examples)
 
 
 def front_member(trial: TrialRecord) -> FrontMember | None:
-    """Return a trial as a member of fronts, or None if it has no score of its own."""
+    """Return a trial as a member of fronts, or None if it has no score of its own on the whole split."""
     if trial.state is not TrialState.COMPLETE or trial.repeat_of is not None or trial.quality is None:
+        return None
+    if trial.role is TrialRole.PROBE:
         return None
     return FrontMember(
         number=trial.number,
@@ -78,13 +99,17 @@ def measure_progress(
     baselines = [trial for trial in trials if trial.role is TrialRole.BASELINE]
     states = [trial.state for trial in trials]
     return StudyProgress(
-        trials_done=sum(counts_as_trial(trial) and trial.state.is_finished for trial in trials),
+        trials_done=int(_TOLERANCE + sum(counted_share(t, config.examples) for t in trials if t.state.is_finished)),
         trials_total=config.trials,
         baselines_done=sum(trial.state.is_finished for trial in baselines),
         baselines_total=len(baselines),
         running=states.count(TrialState.RUNNING),
         failed=states.count(TrialState.FAIL),
-        pruned=states.count(TrialState.PRUNED),
+        pruned=sum(t.state is TrialState.PRUNED and not t.stopped_early for t in trials),
+        stopped_early=sum(t.stopped_early and t.repeat_of is None for t in trials),
+        probed=sum(
+            t.role is TrialRole.PROBE and t.state is TrialState.COMPLETE and t.repeat_of is None for t in trials
+        ),
         repeated=sum(trial.repeat_of is not None for trial in trials),
         front=tuple(front),
         hypervolume=volume,

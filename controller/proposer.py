@@ -11,11 +11,12 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from controller.front import MAXIMISED
 from controller.job import Objective
+from controller.samplers.context import DIVERGENCE, RUNG, SHARE, wanted_rung
 from search_spaces.policy import Policy
 from search_spaces.space import SearchSpace
 
 # What Optuna notes for the length of one trial only, or what is told again from the scores.
-_PASSING_ATTRIBUTES = ("constraints", "relative_params", "tpe:relative_params", "fixed_params")
+_PASSING_ATTRIBUTES = ("constraints", "relative_params", "tpe:relative_params", "gp:relative_params", "fixed_params")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +26,12 @@ class Proposal:
     Attributes:
         policy: The policy.
         trial: Optuna's trial; None where the policy lies outside the space, so that the sampler can't know it.
+        rung: Rung that the sampler wants the policy scored on; None for all examples.
     """
 
     policy: Policy
     trial: Trial | None
+    rung: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +43,16 @@ class Told:
         values: One for each objective; None for a failure.
         violations: Constraint to how far it is broken; 0 or less where it is met.
         attributes: What the sampler had noted about the trial.
+        share: Share of the examples behind the quality.
+        divergence: Divergence from the dense model in nats; None where it is not known.
     """
 
     policy: Policy
     values: Sequence[float] | None
     violations: Mapping[str, float]
     attributes: Mapping[str, Any]
+    share: float = 1.0
+    divergence: float | None = None
 
 
 class Proposer:
@@ -79,34 +86,63 @@ class Proposer:
     def propose(self) -> Proposal:
         """Ask the sampler for a policy."""
         trial = self._study.ask(self._distributions)
-        return Proposal(policy=self._space.from_parameters(trial.params), trial=trial)
+        rung = wanted_rung(self._noted(trial))
+        return Proposal(policy=self._space.from_parameters(trial.params), trial=trial, rung=rung)
 
-    def adopt(self, policy: Policy) -> Proposal:
-        """Let the sampler wait for a policy that it did not choose itself."""
+    def adopt(self, policy: Policy, rung: int | None = None) -> Proposal:
+        """Let the sampler wait for a policy that it did not choose itself, or not in this run."""
         if not self.contains(policy):
-            return Proposal(policy=policy, trial=None)
+            return Proposal(policy=policy, trial=None, rung=rung)
         self._study.enqueue_trial(dict(self._space.to_parameters(policy)))
-        return Proposal(policy=policy, trial=self._study.ask(self._distributions))
+        trial = self._study.ask(self._distributions)
+        # What the sampler has just noted is about a policy that it would have liked better.
+        self._study._storage.set_trial_system_attr(trial._trial_id, RUNG, rung)
+        return Proposal(policy=policy, trial=trial, rung=rung)
 
     def attributes(self, proposal: Proposal) -> dict[str, Any]:
         """Return what the sampler noted about a trial and needs again after a restart (a generation's number)."""
         if proposal.trial is None:
             return {}
-        noted = self._study.get_trials(deepcopy=False)[proposal.trial.number].system_attrs
-        return {key: value for key, value in noted.items() if not key.startswith(_PASSING_ATTRIBUTES)}
+        noted = self._noted(proposal.trial)
+        return {
+            key: value for key, value in noted.items() if value is not None and not key.startswith(_PASSING_ATTRIBUTES)
+        }
 
-    def tell(self, proposal: Proposal, values: Sequence[float], violations: Mapping[str, float]) -> None:
-        """Tell the sampler what a policy scored."""
+    def tell(
+        self,
+        proposal: Proposal,
+        values: Sequence[float],
+        violations: Mapping[str, float],
+        *,
+        share: float = 1.0,
+        divergence: float | None = None,
+    ) -> None:
+        """Tell the sampler what a policy scored.
+
+        Args:
+            proposal: The policy.
+            values: One for each objective.
+            violations: Constraint to how far it is broken; 0 or less where it is met.
+            share: Share of the examples behind the quality.
+            divergence: Divergence from the dense model in nats; None where it is not known.
+        """
         if proposal.trial is None:
             return
         for name, value in violations.items():
             proposal.trial.set_constraint(name, value)
+        for name, attribute in _user_attributes(share, divergence).items():
+            proposal.trial.set_user_attr(name, attribute)
         self._study.tell(proposal.trial, values=list(values))
 
     def tell_failure(self, proposal: Proposal) -> None:
         """Tell the sampler that a policy has no scores; it learns nothing from it."""
         if proposal.trial is not None:
             self._study.tell(proposal.trial, state=TrialState.FAIL)
+
+    def _noted(self, trial: Trial) -> dict[str, Any]:
+        # Optuna shows a trial's system attributes to samplers only, and the way around that copies all trials.
+        found: dict[str, Any] = self._study._storage.get_trial(trial._trial_id).system_attrs
+        return found
 
     def _frozen(self, told: Told) -> FrozenTrial:
         return create_trial(
@@ -115,5 +151,12 @@ class Proposer:
             params=dict(self._space.to_parameters(told.policy)),
             distributions=dict(self._distributions),
             system_attrs=dict(told.attributes),
+            user_attrs=_user_attributes(told.share, told.divergence),
             constraints=dict(told.violations) if told.values is not None else None,
         )
+
+
+def _user_attributes(share: float, divergence: float | None) -> dict[str, Any]:
+    """What is told beside the values; what is missing means all examples, or not known."""
+    found = {} if share == 1 else {SHARE: share}
+    return found if divergence is None else {**found, DIVERGENCE: divergence}

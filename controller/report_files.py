@@ -25,6 +25,9 @@ CSV_COLUMNS = (
     "quality_low",
     "quality_high",
     "holdout_quality",
+    "holdout_low",
+    "holdout_high",
+    "share",
     "kl_to_dense",
     "latency_ms",
     "size_bytes",
@@ -35,6 +38,7 @@ CSV_COLUMNS = (
     "policy_json",
 )
 
+_INTERVALS = ("quality", "quality_low", "quality_high", "holdout_quality", "holdout_low", "holdout_high")
 _MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]#+!|~$])")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
@@ -83,6 +87,8 @@ def front_json(view: StudyView) -> str:
         },
         "front": [_point_body(p) for p in view.front],
         "baselines": [_point_body(p) for p in view.baselines],
+        "holdout": None if view.holdout_check is None else view.holdout_check.to_dict(),
+        "reference": {name: _finite(value) for name, value in view.reference.items()},
         "hypervolume_by_trial": [_finite(v) for v in view.hypervolume_by_trial],
     }
     return json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -104,10 +110,16 @@ def report_markdown(view: StudyView) -> str:
     if bounds:
         lines += ["Constraints: " + markdown_text("; ".join(bounds)) + ".", ""]
     lines += ["## Front", "", *_table(view, view.front), ""]
+    if view.hypervolume_sentence:
+        lines += [markdown_text(view.hypervolume_sentence), ""]
     lines += ["## Baselines", "", *_table(view, view.baselines), ""]
+    if view.holdout_check is not None:
+        lines += ["## On the holdout", ""]
+        lines += [f"- {markdown_text(sentence)}" for sentence in view.holdout_check.sentences] + [""]
     lines += [
         "`*` marks the policy of the sentence above. Quality is measured on the search split, with its interval where "
-        "one was computed; the holdout column is measured on examples that the search never saw.",
+        "one was computed; the holdout column is measured on examples that the search never saw, and the gap is the "
+        "former less the latter. The front bends most at its knee.",
         "",
         "## Export",
         "",
@@ -134,16 +146,17 @@ def _table(view: StudyView, points: Sequence[PointView]) -> Iterator[str]:
         yield "None."
         return
     yield (
-        f"| policy | {markdown_text(view.metric)} | holdout | latency (ms) | times dense | size | times dense "
+        f"| policy | {markdown_text(view.metric)} | holdout | gap | latency (ms) | times dense | size | times dense "
         "| feasible |"
     )
-    yield "|---|---:|---:|---:|---:|---:|---:|---|"
+    yield "|---|---:|---:|---:|---:|---:|---:|---:|---|"
     for point in points:
         latency, size = point.latency_ms or 0.0, point.size_bytes or 0
         cells = (
-            markdown_text(point.name) + (" \\*" if point is view.headline else ""),
+            markdown_text(point.label) + (" \\*" if point is view.headline else ""),
             point.quality_text,
-            number(point.holdout_quality),
+            point.holdout_text,
+            point.gap_text,
             number(latency),
             f"{latency / view.dense_latency_ms:.2f}",
             size_text(point.size_bytes),
@@ -163,6 +176,10 @@ def _point_body(point: PointView) -> dict[str, Any]:
         "quality_low": _finite(point.quality_low),
         "quality_high": _finite(point.quality_high),
         "holdout_quality": _finite(point.holdout_quality),
+        "holdout_low": _finite(point.holdout_low),
+        "holdout_high": _finite(point.holdout_high),
+        "search_gap": _finite(point.search_gap),
+        "knee": point.knee,
         "kl_to_dense": _finite(point.kl_to_dense),
         "latency_ms": _finite(point.latency_ms),
         "size_bytes": point.size_bytes,
@@ -178,7 +195,7 @@ def _csv_rows(view: StudyView) -> Iterator[list[str]]:
         policy = point.as_policy
         numbers = {
             name: _finite(getattr(point, name))
-            for name in ("quality", "quality_low", "quality_high", "holdout_quality", "kl_to_dense", "latency_ms")
+            for name in (*_INTERVALS, "kl_to_dense", "latency_ms")
         }
         cells: dict[str, Any] = {
             "trial": point.trial,
@@ -187,6 +204,7 @@ def _csv_rows(view: StudyView) -> Iterator[list[str]]:
             "state": point.state.value,
             "metric": csv_cell(view.metric),
             **numbers,
+            "share": None if point.quality is None else point.share,
             "size_bytes": point.size_bytes,
             "feasible": str(point.feasible).lower(),
             "on_front": str(point.on_front).lower(),

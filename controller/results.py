@@ -2,18 +2,19 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 SCHEMA_VERSION = 1
+_DIFFERENCES_SHOWN = 5
 
 
 def _plain(value: Any) -> Any:
     """Turn a record into what JSON knows; a number that is not finite becomes null."""
     if isinstance(value, Record) or (is_dataclass(value) and not isinstance(value, type)):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {entry.name: _plain(getattr(value, entry.name)) for entry in fields(value)}
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, (tuple, list)):
@@ -124,6 +125,83 @@ class Progress(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LevelGroup(Record):
+    """Front members that the holdout can't tell apart: the interval of each overlaps those of all others.
+
+    Attributes:
+        trials: Numbers of the trials.
+        names: Names for people.
+    """
+
+    trials: tuple[int, ...]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedDifference(Record):
+    """Two members whose intervals overlap and that still differ, compared on the same examples.
+
+    Attributes:
+        better: Name of the better one.
+        worse: Name of the other.
+        difference: Difference of their metrics on the holdout.
+        low: Lower end of its confidence interval, above 0.
+        high: Upper end of it.
+    """
+
+    better: str
+    worse: str
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldoutCheck(Record):
+    """What examples that the search never saw say of its front.
+
+    Attributes:
+        members: Front members that were scored on the holdout.
+        confidence: Confidence level of all intervals.
+        mean_gap: Mean over them of the metric on the search split less that on the holdout.
+        dense_gap: The same of the dense model, which nobody chose; None where it was not scored.
+        level: Groups of members whose intervals overlap.
+        apart: Members that differ all the same, compared example by example.
+    """
+
+    members: int
+    confidence: float
+    mean_gap: float
+    dense_gap: float | None
+    level: tuple[LevelGroup, ...] = ()
+    apart: tuple[PairedDifference, ...] = ()
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The findings in words, one for each line."""
+        beside = "" if self.dense_gap is None else f"; the dense model's: {self.dense_gap:+.4f}"
+        found = [
+            f"search score less holdout score: {self.mean_gap:+.4f} on average over {self.members} front "
+            f"{'member' if self.members == 1 else 'members'}{beside}"
+        ]
+        certain = f"{100 * self.confidence:g} %"
+        if self.level:
+            groups = "; ".join(", ".join(group.names) for group in self.level)
+            found.append(f"level on the holdout, as their {certain} intervals overlap: {groups}")
+        elif self.members > 1:
+            found.append(f"no two members are level: no {certain} intervals on the holdout overlap")
+        if self.apart:
+            shown = [
+                f"{d.better} above {d.worse} by {d.difference:.4f} ({d.low:.4f} to {d.high:.4f})"
+                for d in self.apart[:_DIFFERENCES_SHOWN]
+            ]
+            left = len(self.apart) - len(shown)
+            more = f"; and {left} more" if left else ""
+            found.append(f"of these still apart, compared example by example: {'; '.join(shown)}{more}")
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FrontRow(Record):
     """A policy and its scores: a member of the front, or a baseline.
 
@@ -135,10 +213,13 @@ class FrontRow(Record):
         holdout_quality: Metric on the holdout; None where it was not scored there.
         holdout_low: Lower end of its confidence interval.
         holdout_high: Upper end of its confidence interval.
+        search_gap: Metric on the search split less that on the holdout; above 0 where the search flatters.
+        level_with: Numbers of the front members whose intervals on the holdout overlap this one's.
         latency_ms: Predicted latency.
         size_bytes: Size of the artifact.
         latency_ratio: Latency over that of the dense model.
         feasible: Whether it meets the job's constraints.
+        knee: Whether the front bends most here.
     """
 
     trial: int | None
@@ -148,10 +229,13 @@ class FrontRow(Record):
     holdout_quality: float | None = None
     holdout_low: float | None = None
     holdout_high: float | None = None
+    search_gap: float | None = None
+    level_with: tuple[int, ...] = ()
     latency_ms: float
     size_bytes: int
     latency_ratio: float
     feasible: bool = True
+    knee: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +254,23 @@ class FailureGroup(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PickSummary(Record):
+    """A member that a rule picks.
+
+    Attributes:
+        rule: The rule, as it was asked.
+        trial: Number of the picked trial.
+        runner_up: Number of the one that comes next by the rule; None where there is no other.
+        explanation: Why it was picked, what comes next, and what it gives up against that.
+    """
+
+    rule: str
+    trial: int
+    runner_up: int | None
+    explanation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult(Record):
     """What a study found.
 
@@ -181,6 +282,10 @@ class SearchResult(Record):
         least_violating: Where nothing is feasible: the policies that come closest.
         trials_done: Trials with an outcome.
         hypervolume: Hypervolume of the front; None where there is none.
+        reference: The point that the hypervolume is measured from, by objective: quality of guessing, and the dense
+            model's costs.
+        holdout_check: What the holdout says of the front; None where no member was scored there.
+        picked: What the rule picks that was asked for; None where none was.
         failures: Failed trials by reason.
         mlflow_address: Where to look at the runs; None where MLflow is off.
         foreign_table: Whether latencies come from a table of other hardware.
@@ -195,6 +300,9 @@ class SearchResult(Record):
     least_violating: tuple[FrontRow, ...] = ()
     trials_done: int = 0
     hypervolume: float | None = None
+    reference: Mapping[str, float] = field(default_factory=dict)
+    holdout_check: HoldoutCheck | None = None
+    picked: PickSummary | None = None
     failures: tuple[FailureGroup, ...] = ()
     mlflow_address: str | None = None
     foreign_table: bool = False

@@ -138,6 +138,8 @@ def _study_config(job: JobSpec, priced: PricedSpace, worker: TrialWorker) -> Stu
         sampler=job.search.sampler,
         seed=job.search.seed,
         trials=job.search.trials,
+        examples=len(worker.splits.search),
+        racing=job.search.racing,
         timeout_s=None if timeout is None else 60 * timeout,
         evaluation_digest=worker.evaluation_digest,
         target_digest=priced.table_checksum,

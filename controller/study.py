@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Self
 
-from controller.ledger import DENSE, TrialLedger
-from controller.outcome import broken_constraints, check_dense, check_report, objective_values
+from controller.feedback import Feedback
+from controller.ledger import DENSE, TrialLedger, baseline_trials
+from controller.outcome import FailureTally, broken_constraints, check_dense, check_report
 from controller.progress import StudyProgress, measure_progress
-from controller.proposer import Proposal, Proposer, Told
+from controller.proposer import Proposal, Proposer
+from controller.racing import Racing
 from controller.samplers import make_sampler
 from controller.storage.outbox import DatabaseOutbox
 from controller.storage.records import StudyRecord, StudyState, TellOutcome, TrialRecord, TrialRole, TrialState
@@ -22,7 +24,6 @@ from controller.study_config import (
     StudyConfig,
     check_same_study,
     sampler_context,
-    too_many_failures,
 )
 from evaluators.scores import Costs
 from search_spaces.policy import Policy
@@ -32,10 +33,7 @@ _logger = logging.getLogger(__name__)
 
 _MOST_ATTEMPTS = 2
 """A worker may die through no fault of its policy; that a second one dies of the same policy is no chance."""
-_FREE_PER_TRIAL = 10
-_FREE_AT_LEAST = 100
 _FREE_PER_ASK = 25
-_FAILURES_TO_STOP = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +54,13 @@ class Study:
     counted, a tight constraint would eat up the search: where one policy in a hundred is cheap enough, 60 trials would
     score less than one. They must end too, though: after ten of them for each trial that the job asks for (and no
     fewer than a hundred) the study stops as exhausted, and also once every policy of the space was seen.
+
+    **Probes.** A sampler may want a policy scored on a rung of the examples only, to learn from it. Such a probe counts
+    the share of the examples that it sees, is told as any other trial, may break constraints, and is never on a front.
+    The same policy may still be proposed in full.
+
+    **Racing.** A trial that can't enter the front any more stops early: it is pruned, keeps an estimate of its quality,
+    and counts the share of the examples that it took.
 
     **Order.** The dense model goes first and alone, as all that follows is measured against it; then the uniform
     policies; then whatever the sampler proposes. After a restart, what was interrupted goes first.
@@ -84,16 +89,20 @@ class Study:
         self._scores = repository.quality_store(config.evaluation_digest)
         self._open: dict[str, _OpenAttempt] = {}
         self._kept_proposals: dict[int, Proposal] = {}
-        self._failures: list[tuple[str, str]] = []
-        self._told = 0
-        self._drawn_again = 0
+        self._failures = FailureTally()
         self._stop: StopReason | None = None
         self._started = time.monotonic()
         trials = repository.trials(record.id)
         sampler = make_sampler(config.sampler, sampler_context(config, cost_of), trials_so_far=len(trials))
         self._proposer = Proposer(config.space, config.objectives, sampler)
-        self._ledger = TrialLedger(trials, self._proposer.contains)
-        self._restore()
+        self._feedback = Feedback(config, self._proposer)
+        self._ledger = TrialLedger(trials, config, self._proposer.contains)
+        if self._ledger.dense.state.is_finished:
+            check_dense(self._ledger.dense, config)
+        self._feedback.restore(self._ledger.trials, self._ledger.dense.quality)
+        self._racing = Racing(config, self._scores)
+        for trial in self._ledger.trials:
+            self._racing.add(trial)
 
     @classmethod
     def open(
@@ -115,7 +124,6 @@ class Study:
             check_same_study(found, config)
             record = repository.take_over(config.name, job_digest=config.job_digest, job=config.job)
             return cls(config, repository, record, cost_of, on_finished)
-        policies = {"dense": config.space.dense_policy(), **config.space.uniform_policies()}
         record = repository.create_study(
             name=config.name,
             job_digest=config.job_digest,
@@ -123,17 +131,7 @@ class Study:
             fixed_json=config.fixed_json,
             space_digest=config.space_digest,
             objectives=[str(objective) for objective in config.objectives],
-            trials=[
-                TrialRecord(
-                    number=number,
-                    role=TrialRole.BASELINE,
-                    name=name,
-                    policy=policy,
-                    state=TrialState.WAITING,
-                    costs=cost_of(policy),
-                )
-                for number, (name, policy) in enumerate(policies.items())
-            ],
+            trials=baseline_trials(config.space, cost_of),
         )
         return cls(config, repository, record, cost_of, on_finished)
 
@@ -159,8 +157,8 @@ class Study:
 
     @property
     def remaining(self) -> int:
-        """Trials that may still be handed out, repeats and pruned ones apart."""
-        return self._ledger.waiting + max(0, self.config.trials - self._ledger.counted)
+        """Trials that may still be handed out, those that do not count apart; a part of one counts as one."""
+        return self._ledger.waiting + self._ledger.left
 
     @property
     def elapsed_s(self) -> float:
@@ -175,9 +173,8 @@ class Study:
             if timeout_s is not None and self.elapsed_s >= timeout_s:
                 self._stop = StopReason.TIMEOUT
             # A trial that is still open may come back for another attempt.
-            elif not self._ledger.waiting and not self._open and not self._may_propose():
-                enough = self._ledger.counted >= self.config.trials
-                self._stop = StopReason.TRIALS if enough else StopReason.EXHAUSTED
+            elif not self._ledger.waiting and not self._open and not self._ledger.may_propose:
+                self._stop = StopReason.EXHAUSTED if self._ledger.left else StopReason.TRIALS
         return self._stop
 
     @property
@@ -203,9 +200,9 @@ class Study:
         while len(requests) < count and free < _FREE_PER_ASK and self.stop_reason is None:
             waiting = self._ledger.next_waiting()
             if waiting is not None:
-                proposal = self._kept_proposals.pop(waiting.number, None) or self._proposer.adopt(waiting.policy)
-                request = self._begin(waiting, proposal, worker)
-            elif self._ledger.dense.state.is_finished and self._may_propose():
+                kept = self._kept_proposals.pop(waiting.number, None)
+                request = self._begin(waiting, kept or self._proposer.adopt(waiting.policy, waiting.rung), worker)
+            elif self._ledger.dense.state.is_finished and self._ledger.may_propose:
                 request = self._propose(worker)
             else:
                 break
@@ -255,49 +252,26 @@ class Study:
         """Measure how far the study is."""
         return measure_progress(self.config, self.trials, elapsed_s=self.elapsed_s, stop=self.stop_reason)
 
-    def _restore(self) -> None:
-        """Tell the sampler what an earlier run found."""
-        finished = [trial for trial in self._ledger.trials if trial.state.is_finished]
-        if self._ledger.dense.state.is_finished:
-            check_dense(self._ledger.dense, self.config)
-        self._proposer.restore(
-            [
-                Told(
-                    policy=trial.policy,
-                    values=None if trial.state is TrialState.FAIL else objective_values(trial, self.config),
-                    violations=broken_constraints(trial, self.config, self._ledger.dense.quality),
-                    attributes=trial.sampler_attributes,
-                )
-                for trial in finished
-            ]
-        )
-
-    def _may_propose(self) -> bool:
-        free = self._ledger.free + self._drawn_again
-        return (
-            self._ledger.counted < self.config.trials
-            and free < max(_FREE_AT_LEAST, _FREE_PER_TRIAL * self.config.trials)
-            and self._ledger.seen < self.config.space.size
-        )
-
     def _propose(self, worker: str) -> TrialRequest | None:
         """Ask the sampler; return None where its proposal needs no worker."""
         proposal = self._proposer.propose()
-        earlier = self._ledger.earlier(proposal.policy)
+        earlier = self._ledger.earlier(proposal.policy, proposal.rung)
         if earlier is not None:
             self._repeat(proposal, earlier)
             return None
         number = len(self._ledger)
+        role = TrialRole.TRIAL if proposal.rung is None else TrialRole.PROBE
         trial = TrialRecord(
             number=number,
-            role=TrialRole.TRIAL,
-            name=f"trial {number}",
+            role=role,
+            name=f"{role} {number}",
             policy=proposal.policy,
+            rung=proposal.rung,
             state=TrialState.WAITING,
             costs=self._cost_of(proposal.policy),
         )
         violations = broken_constraints(trial, self.config, None)
-        if any(value > 0 for value in violations.values()):
+        if role is TrialRole.TRIAL and any(value > 0 for value in violations.values()):
             self._finish_free(replace(trial, state=TrialState.PRUNED, violations=violations), proposal)
             return None
         return self._begin(trial, proposal, worker)
@@ -306,12 +280,23 @@ class Study:
         """Answer a proposal by the trial that had the same policy."""
         if earlier.state not in (TrialState.COMPLETE, TrialState.PRUNED):
             # It has failed, or its score is yet to come: there is nothing to record, and the sampler draws again.
-            self._drawn_again += 1
+            self._ledger.draw_again()
             self._proposer.tell_failure(proposal)
             return
         number = len(self._ledger)
-        repeat = replace(earlier, number=number, role=TrialRole.TRIAL, name=f"trial {number}", repeat_of=earlier.number)
-        self._finish_free(replace(repeat, attempt=None, attempts=0, started=None), proposal)
+        role = TrialRole.TRIAL if proposal.rung is None else TrialRole.PROBE
+        repeat = replace(
+            earlier,
+            number=number,
+            role=role,
+            name=f"{role} {number}",
+            rung=proposal.rung,
+            repeat_of=earlier.number,
+            attempt=None,
+            attempts=0,
+            started=None,
+        )
+        self._finish_free(repeat, proposal)
 
     def _finish_free(self, trial: TrialRecord, proposal: Proposal) -> None:
         """Record a trial that needs no worker."""
@@ -327,7 +312,7 @@ class Study:
 
     def _begin(self, trial: TrialRecord, proposal: Proposal, worker: str) -> TrialRequest | None:
         """Start an attempt; return None where the score was paid for before, in this study or another."""
-        paid = self._scores.get(trial.policy.digest, Split.SEARCH)
+        paid = self._scores.get(trial.policy.digest, Split.SEARCH, trial.rung)
         if paid is not None:
             self._finish_free(trial.scored(paid), proposal)
             return None
@@ -343,7 +328,14 @@ class Study:
         self._repository.start_attempt(self._record, running, worker=worker)
         self._ledger.put(running)
         self._open[running.attempt] = _OpenAttempt(running.number, proposal)
-        return TrialRequest(trial=running.number, attempt=running.attempt, policy=running.policy, split=Split.SEARCH)
+        return TrialRequest(
+            trial=running.number,
+            attempt=running.attempt,
+            policy=running.policy,
+            split=Split.SEARCH,
+            rung=running.rung,
+            bar=self._racing.bar(running),
+        )
 
     def _tell_scores(self, report: TrialReport, attempt: _OpenAttempt | None) -> TellOutcome:
         outcome = self._repository.complete(
@@ -355,7 +347,7 @@ class Study:
         )
         self._open.pop(report.attempt, None)
         if outcome is TellOutcome.ACCEPTED and attempt is not None:
-            self._told += 1
+            self._failures.scored()
             self._finish(self._ledger[attempt.number].scored(report.scores.quality), attempt.proposal)
         return outcome
 
@@ -374,25 +366,21 @@ class Study:
             self._kept_proposals[trial.number] = attempt.proposal
             self._ledger.wait_again(trial)
             return outcome
-        self._told += 1
-        self._failures.append((failure.reason, failure.message))
+        too_many = self._failures.failed(failure)
         failed = replace(
             trial, state=TrialState.FAIL, reason=failure.reason, message=failure.message, finished=datetime.now(UTC)
         )
         self._finish(failed, attempt.proposal)
-        if len(self._failures) >= _FAILURES_TO_STOP and 2 * len(self._failures) > self._told:
+        if too_many is not None:
             self.stop()
-            raise too_many_failures(self._failures, self._told)
+            raise too_many
         return outcome
 
     def _finish(self, trial: TrialRecord, proposal: Proposal) -> None:
         """Keep a trial that has come to its end, and tell the sampler and whoever listens."""
         self._ledger.put(trial)
-        if trial.state is TrialState.FAIL:
-            self._proposer.tell_failure(proposal)
-        else:
-            violations = broken_constraints(trial, self.config, self._ledger.dense.quality)
-            self._proposer.tell(proposal, objective_values(trial, self.config), violations)
+        self._racing.add(trial)
+        self._feedback.tell(trial, proposal, self._ledger.dense.quality)
         if self._on_finished is not None:
             self._on_finished(self, trial)
         if trial.number == DENSE:

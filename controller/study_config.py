@@ -55,7 +55,10 @@ class StudyConfig:
         constraints: Bounds on what may be picked.
         sampler: Name of a registered sampler.
         seed: Seed of the sampler.
-        trials: Policies that get a score or a failure, baselines apart.
+        trials: Policies that get a score or a failure, baselines apart; one that is scored on a rung of the examples
+            counts its share.
+        examples: Examples of the search split; None takes the shares of rungs as they are on a large split.
+        racing: Whether scoring a trial stops once it can't enter the front any more.
         timeout_s: Seconds after which no new trial starts; None for no limit.
         evaluation_digest: Digest of all that a quality depends on beside the policy: model, data, method.
         target_digest: Digest of all that costs depend on beside the policy: target, workload, latency table.
@@ -72,6 +75,8 @@ class StudyConfig:
     sampler: str = "tpe"
     seed: int = 0
     trials: int = 100
+    examples: int | None = None
+    racing: bool = True
     timeout_s: float | None = None
     evaluation_digest: str
     target_digest: str = ""

@@ -5,14 +5,24 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from controller.errors import UsageError
-from controller.front import FrontMember, feasible, hypervolume, least_violating, pareto_front
+from controller.front import (
+    FrontMember,
+    feasible,
+    hypervolume,
+    knee,
+    least_violating,
+    pareto_front,
+    reference_point,
+)
 from controller.job import JobSpec
+from controller.pick import pick as pick_member
 from controller.progress import front_member
-from controller.results import FailureGroup, FrontRow, SearchResult
+from controller.recheck import HeldOut, check_front
+from controller.results import FailureGroup, FrontRow, HoldoutCheck, PickSummary, SearchResult
 from controller.storage.engine import open_database
 from controller.storage.records import StudyRecord, TrialRecord, TrialRole, TrialState
 from controller.storage.repository import Repository
@@ -72,6 +82,59 @@ class StudySummary:
             return []
         return pareto_front(feasible(self.members, self.job.constraints, dense.quality), self.job.objectives)
 
+    @cached_property
+    def knee(self) -> FrontMember | None:
+        """The member at which the front bends most; None without a front."""
+        return knee(self.front, self.job.objectives) if self.front else None
+
+    @cached_property
+    def reference(self) -> dict[str, float]:
+        """The point that the hypervolume is measured from, by objective; empty before the dense model is scored."""
+        if self.dense is None:
+            return {}
+        point = reference_point(self.job.objectives, dense=self.dense, chance_quality=self.chance_quality)
+        return {str(objective): value for objective, value in point.items()}
+
+    @cached_property
+    def held(self) -> dict[str, HeldOut]:
+        """Policies that were scored on the holdout too, by policy digest."""
+        return {
+            member.policy_digest: _held_out(self, member, score)
+            for member in self.members
+            if (score := self.holdout.get(member.policy_digest)) is not None
+        }
+
+    @cached_property
+    def holdout_check(self) -> HoldoutCheck | None:
+        """What the holdout says of the front; None where no member was scored there."""
+        held = [self.held[m.policy_digest] for m in self.front if m.policy_digest in self.held]
+        recheck = self.job.recheck
+        dense = None if self.dense is None else self.held.get(self.dense.policy_digest)
+        return check_front(held, dense=dense, confidence=recheck.confidence, resamples=recheck.resamples)
+
+    def pick(self, rule: str) -> PickSummary:
+        """Pick a member of the front by a rule in words.
+
+        Raises:
+            PickError: The rule can't be read, or nothing meets it.
+        """
+        if self.dense is None:
+            raise UsageError(f"study {self.record.name!r} has no scored dense model yet; run its search first")
+        picked = pick_member(
+            rule,
+            self.front,
+            dense=self.dense,
+            objectives=self.job.objectives,
+            chance_quality=self.chance_quality,
+            others=self.members,
+        )
+        return PickSummary(
+            rule=rule,
+            trial=picked.member.number,
+            runner_up=None if picked.runner_up is None else picked.runner_up.number,
+            explanation=picked.explanation,
+        )
+
     @property
     def metric(self) -> str:
         """Name of the quality metric."""
@@ -84,8 +147,10 @@ class StudySummary:
             UsageError: No such trial, or it has no score.
         """
         found = next((trial for trial in self.trials if trial.number == number), None)
-        if found is None or found.state is not TrialState.COMPLETE:
+        if found is None or found.state is not TrialState.COMPLETE or found.role is TrialRole.PROBE:
             what = "there is none" if found is None else f"it is {found.state.value}"
+            if found is not None and found.role is TrialRole.PROBE:
+                what = "it was a probe on few examples"
             raise UsageError(
                 f"trial {number} of study {self.record.name!r} must have a score; {what}; "
                 f"`paretrim front {self.record.name}` lists what can be exported"
@@ -116,14 +181,20 @@ def summarise(repository: Repository, name: str) -> StudySummary:
     )
 
 
-def load_front(name: str, storage: str) -> SearchResult:
+def load_front(name: str, storage: str, *, pick: str | None = None) -> SearchResult:
     """Read the front of a study again.
 
     Args:
         name: Name of the study.
         storage: URL of its database.
+        pick: Rule that picks a member, in words; None picks none.
+
+    Raises:
+        UsageError: No study of that name, or nothing that the rule asks for.
     """
-    return result_of(summarise(Repository(open_database(storage)), name))
+    summary = summarise(Repository(open_database(storage)), name)
+    result = result_of(summary)
+    return result if pick is None else replace(result, picked=summary.pick(pick))
 
 
 def result_of(
@@ -150,6 +221,8 @@ def result_of(
         least_violating=tuple(_row(summary, member) for member in nearest),
         trials_done=sum(t.state.is_finished and t.role is TrialRole.TRIAL for t in summary.trials),
         hypervolume=volume,
+        reference=summary.reference,
+        holdout_check=summary.holdout_check,
         failures=_failures(summary.trials),
         mlflow_address=mlflow_address,
         foreign_table=bool(summary.foreign),
@@ -183,18 +256,20 @@ def view_of(summary: StudySummary) -> StudyView:
             max_latency_ms=summary.job.constraints.max_latency_ms,
             max_size_bytes=summary.job.constraints.max_size_bytes,
         ),
-        points=tuple(_point(summary, trial, on_front, groups) for trial in summary.trials),
+        points=tuple(_point(summary, t, on_front, groups) for t in summary.trials if t.role is not TrialRole.PROBE),
         hypervolume_by_trial=hypervolume_by_trial(summary, dense),
+        reference=summary.reference,
+        holdout_check=summary.holdout_check,
     )
 
 
 def hypervolume_by_trial(summary: StudySummary, dense: FrontMember) -> tuple[float, ...]:
-    """Hypervolume after each finished trial, in order of their numbers."""
+    """Hypervolume after each finished trial but probes, in order of their numbers."""
     found: list[float] = []
     front: list[FrontMember] = []
     bounds, objectives = summary.job.constraints, summary.job.objectives
     for trial in summary.trials:
-        if not trial.state.is_finished:
+        if not trial.state.is_finished or trial.role is TrialRole.PROBE:
             continue
         member = front_member(trial)
         if member is not None and feasible([member], bounds, dense.quality):
@@ -206,21 +281,42 @@ def hypervolume_by_trial(summary: StudySummary, dense: FrontMember) -> tuple[flo
 def _row(summary: StudySummary, member: FrontMember) -> FrontRow:
     dense = summary.dense
     assert dense is not None
-    held = summary.holdout.get(member.policy_digest)
-    low, high = (None, None) if held is None else _interval(summary, held)
+    held = summary.held.get(member.policy_digest)
     return FrontRow(
         trial=member.number,
         name=member.name,
         policy_digest=member.policy_digest,
         quality=member.quality,
-        holdout_quality=None if held is None else held.value,
-        holdout_low=low,
-        holdout_high=high,
+        holdout_quality=None if held is None else held.holdout_quality,
+        holdout_low=None if held is None else held.low,
+        holdout_high=None if held is None else held.high,
+        search_gap=None if held is None else held.gap,
+        level_with=() if held is None else _level_with(summary, held),
         latency_ms=member.latency_ms,
         size_bytes=member.size_bytes,
         latency_ratio=member.latency_ms / dense.latency_ms,
         feasible=bool(feasible([member], summary.job.constraints, dense.quality)),
+        knee=member is summary.knee,
     )
+
+
+def _held_out(summary: StudySummary, member: FrontMember, score: Quality) -> HeldOut:
+    low, high = _interval(summary, score)
+    return HeldOut(
+        trial=member.number,
+        name=member.name,
+        quality=member.quality,
+        holdout_quality=score.value,
+        low=low,
+        high=high,
+        per_example=score.per_example,
+    )
+
+
+def _level_with(summary: StudySummary, held: HeldOut) -> tuple[int, ...]:
+    """Numbers of the front members that the holdout can't tell from a policy."""
+    rivals = ((member.number, summary.held.get(member.policy_digest)) for member in summary.front)
+    return tuple(n for n, rival in rivals if rival is not None and rival is not held and rival.overlaps(held))
 
 
 def _interval(summary: StudySummary, quality: Quality) -> tuple[float, float]:
@@ -233,10 +329,10 @@ def _point(summary: StudySummary, trial: TrialRecord, on_front: set[str], groups
     assert dense is not None
     member = front_member(trial)
     scored = summary.search.get(trial.policy.digest)
-    held = summary.holdout.get(trial.policy.digest)
+    held = summary.held.get(trial.policy.digest)
     shown = trial.policy.digest in on_front or trial.role is TrialRole.BASELINE
     low, high = _interval(summary, scored) if scored is not None and shown else (None, None)
-    cut = trial.state is TrialState.PRUNED
+    cut = trial.state is TrialState.PRUNED and not trial.stopped_early
     return PointView(
         trial=trial.number,
         name=trial.name,
@@ -252,6 +348,7 @@ def _point(summary: StudySummary, trial: TrialRecord, on_front: set[str], groups
             for name, count in groups.items()
         },
         quality=trial.quality,
+        share=trial.share,
         quality_low=low,
         quality_high=high,
         latency_ms=trial.costs.latency_ms,
@@ -259,7 +356,10 @@ def _point(summary: StudySummary, trial: TrialRecord, on_front: set[str], groups
         kl_to_dense=trial.kl_to_dense,
         feasible=not cut and (member is None or bool(feasible([member], summary.job.constraints, dense.quality))),
         on_front=member is not None and trial.policy.digest in on_front,
-        holdout_quality=None if held is None else held.value,
+        holdout_quality=None if held is None else held.holdout_quality,
+        holdout_low=None if held is None else held.low,
+        holdout_high=None if held is None else held.high,
+        knee=summary.knee is not None and summary.knee.number == trial.number,
         failure=trial.message if trial.state is TrialState.FAIL else None,
     )
 

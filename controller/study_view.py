@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from controller.results import HoldoutCheck
 from search_spaces.policy import Choice, Policy
 
 HEADLINE_DROP = 0.01
@@ -63,6 +64,7 @@ class PointView:
         state: How its evaluation ended.
         policy: Unit to choice, in the order in which data flows through the model.
         quality: Metric on the search split, larger is better; None without a score.
+        share: Share of the examples behind `quality`; below 1 it is an estimate, and scoring stopped early.
         quality_low: Lower end of the confidence interval of `quality`.
         quality_high: Upper end of it.
         latency_ms: Predicted time of one batch.
@@ -71,6 +73,9 @@ class PointView:
         feasible: Whether all constraints are met.
         on_front: Whether no other trial dominates it.
         holdout_quality: Metric on the holdout split, where it was scored there.
+        holdout_low: Lower end of the confidence interval of `holdout_quality`.
+        holdout_high: Upper end of it.
+        knee: Whether the front bends most here.
         failure: Why there is no score, in words.
     """
 
@@ -80,6 +85,7 @@ class PointView:
     state: PointState = PointState.COMPLETE
     policy: Mapping[str, UnitView] = field(default_factory=dict)
     quality: float | None = None
+    share: float = 1.0
     quality_low: float | None = None
     quality_high: float | None = None
     latency_ms: float | None = None
@@ -88,6 +94,9 @@ class PointView:
     feasible: bool = True
     on_front: bool = False
     holdout_quality: float | None = None
+    holdout_low: float | None = None
+    holdout_high: float | None = None
+    knee: bool = False
     failure: str | None = None
 
     @property
@@ -103,9 +112,29 @@ class PointView:
     @property
     def quality_text(self) -> str:
         """Quality with its confidence interval: "0.912 (0.901 to 0.922)"."""
-        if self.quality_low is None or self.quality_high is None:
-            return number(self.quality)
-        return f"{number(self.quality)} ({number(self.quality_low)} to {number(self.quality_high)})"
+        return _with_interval(self.quality, self.quality_low, self.quality_high)
+
+    @property
+    def holdout_text(self) -> str:
+        """Quality on the holdout with its confidence interval, likewise."""
+        return _with_interval(self.holdout_quality, self.holdout_low, self.holdout_high)
+
+    @property
+    def search_gap(self) -> float | None:
+        """Metric on the search split less that on the holdout; above 0 where the search flatters."""
+        if self.quality is None or self.holdout_quality is None:
+            return None
+        return self.quality - self.holdout_quality
+
+    @property
+    def gap_text(self) -> str:
+        """The gap with its sign; a dash for none."""
+        return "-" if self.search_gap is None else f"{self.search_gap:+.4f}"
+
+    @property
+    def label(self) -> str:
+        """The name, with a word where the front bends most."""
+        return f"{self.name} (knee)" if self.knee else self.name
 
     @property
     def policy_summary(self) -> str:
@@ -163,6 +192,8 @@ class StudyView:
         bounds: Constraints of the job.
         points: Baselines and trials, trials in order of their numbers.
         hypervolume_by_trial: Hypervolume after each finished trial.
+        reference: The point that the hypervolume is measured from, by objective.
+        holdout_check: What the holdout says of the front; None where no member was scored there.
     """
 
     study: str
@@ -175,6 +206,8 @@ class StudyView:
     points: tuple[PointView, ...]
     bounds: Bounds = Bounds()
     hypervolume_by_trial: tuple[float, ...] = ()
+    reference: Mapping[str, float] = field(default_factory=dict)
+    holdout_check: HoldoutCheck | None = None
 
     @property
     def front(self) -> tuple[PointView, ...]:
@@ -211,11 +244,41 @@ class StudyView:
         )
 
     @property
+    def hypervolume_sentence(self) -> str:
+        """What the front covers, and from which point that is measured; empty before anything is known of it."""
+        if not self.hypervolume_by_trial:
+            return ""
+        return f"Hypervolume {self.hypervolume_by_trial[-1]:.4f}{reference_text(self.reference, self.metric)}."
+
+    @property
     def export_command(self) -> str:
         """The command that exports the headline's policy, or whatever the user picks."""
         best = self.headline
         pick = f"--trial {best.trial}" if best is not None and best.trial is not None else "--trial N"
         return f"paretrim export {shlex.quote(self.study)} {pick} --out DIR"
+
+
+def reference_text(reference: Mapping[str, float], metric: str) -> str:
+    """The reference point of a hypervolume in words, as the end of a sentence; empty where there is none.
+
+    Args:
+        reference: Value by objective ("quality", "latency_ms", "size_bytes").
+        metric: Name of the quality metric.
+    """
+    words = {
+        "quality": lambda v: f"{metric} {number(v)} (chance)",
+        "latency_ms": lambda v: f"latency {number(v)} ms (dense)",
+        "size_bytes": lambda v: f"size {size_text(int(v))} (dense)",
+    }
+    if not reference:
+        return ""
+    return " from the reference point " + ", ".join(words[name](value) for name, value in reference.items())
+
+
+def _with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return number(value)
+    return f"{number(value)} ({number(low)} to {number(high)})"
 
 
 def number(value: float | None) -> str:

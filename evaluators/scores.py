@@ -15,9 +15,13 @@ class Quality:
     Attributes:
         metric: Name of the metric ("accuracy").
         value: The metric; larger is better.
-        per_example: The metric of each example in the order of the split, for intervals and paired comparison.
+        per_example: The metric of each example, for intervals and paired comparison: in the order of the split; on a
+            rung of it in the order in which rungs take examples (see `evaluators.rungs.rung_order`); empty where
+            scoring stopped early.
         kl_to_dense: Mean Kullback-Leibler divergence of the dense model's outputs from this policy's, in nats.
         seconds: Wall time of the evaluation.
+        rung: Rung of the split that was scored, from 0; None for the whole split, and where scoring stopped early.
+        share: Share of the split's examples that were scored, above 0 to 1.
     """
 
     metric: str
@@ -25,6 +29,13 @@ class Quality:
     per_example: tuple[float, ...]
     kl_to_dense: float
     seconds: float
+    rung: int | None = None
+    share: float = 1.0
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether scoring stopped at a bar (see `evaluators.race`), so that the value is an estimate."""
+        return self.rung is None and self.share < 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

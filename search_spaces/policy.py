@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -89,7 +91,8 @@ class Policy:
             )
         if not isinstance(body["choices"], dict):
             raise PolicyError(f'"choices" maps units to choices; got {body["choices"]!r}')
-        return cls({unit: _read_choice(unit, fields) for unit, fields in body["choices"].items()})
+        # A study reads thousands of policies: what they share is kept once.
+        return cls({sys.intern(unit): _read_choice(unit, fields) for unit, fields in body["choices"].items()})
 
     @property
     def digest(self) -> str:
@@ -107,4 +110,9 @@ def _read_choice(unit: str, fields: Any) -> Choice:
         raise PolicyError(f"keep is a count of groups, 0 or more; got {keep!r} for unit {unit!r}")
     if not isinstance(name, str):
         raise PolicyError(f"format is a name; got {name!r} for unit {unit!r}")
+    return _shared_choice(keep, name)
+
+
+@lru_cache(maxsize=65_536)
+def _shared_choice(keep: int, name: str) -> Choice:
     return Choice(keep, name)

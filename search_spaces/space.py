@@ -3,7 +3,7 @@
 import fnmatch
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -90,6 +90,37 @@ class UnitSpace:
         return (*grid, *([Choice(0, base_format)] if 0 in self.keeps else []))
 
 
+class _ChoiceTable:
+    """A unit's choices, made once: the policies of a long search share them, and looking one up is quick."""
+
+    def __init__(self, space: UnitSpace, base_format: str) -> None:
+        name = space.unit.name
+        self.space = space
+        self.choices = space.choices(base_format)
+        self.offered = frozenset(self.choices)
+        self.keep_parameter, self.format_parameter = name + KEEP_SUFFIX, name + FORMAT_SUFFIX
+        known = {(choice.keep, choice.format): choice for choice in self.choices}
+        self._by_values: dict[tuple[int | str, int | str], Choice] = {
+            (keep, format_name): known[keep, format_name if keep else base_format]
+            for keep in space.keeps
+            for format_name in space.formats
+        }
+
+    def read(self, parameters: Mapping[str, int | str]) -> Choice | None:
+        """Return the choice that the parameters name; None where they name none."""
+        keep = parameters.get(self.keep_parameter, self.space.keeps[0])
+        return self._by_values.get((keep, parameters.get(self.format_parameter, self.space.formats[0])))
+
+    def values_in(self, parameters: Mapping[str, int | str]) -> dict[str, int | str]:
+        """Return those of the parameters that are the unit's."""
+        return {key: parameters[key] for key in (self.keep_parameter, self.format_parameter) if key in parameters}
+
+    @property
+    def offer(self) -> str:
+        """What there is to choose, for messages."""
+        return f"it keeps one of {list(self.space.keeps)} in one of {list(self.space.formats)}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSpace:
     """All policies that a study may propose.
@@ -97,14 +128,20 @@ class SearchSpace:
     Attributes:
         structure: The model that the space belongs to.
         unit_spaces: Choices by unit, in the model's order.
+        size: Number of different policies.
     """
 
     structure: ModelStructure
     unit_spaces: tuple[UnitSpace, ...]
-    _by_name: Mapping[str, UnitSpace] = field(init=False, repr=False, compare=False)
+    size: int = field(init=False, repr=False, compare=False)
+    _tables: Mapping[str, _ChoiceTable] = field(init=False, repr=False, compare=False)
+    _parameters: Mapping[str, tuple[int, ...] | tuple[str, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_by_name", {space.unit.name: space for space in self.unit_spaces})
+        tables = {space.unit.name: _ChoiceTable(space, self.base_format) for space in self.unit_spaces}
+        object.__setattr__(self, "_tables", tables)
+        object.__setattr__(self, "size", math.prod(len(table.choices) for table in tables.values()))
+        object.__setattr__(self, "_parameters", _parameters_of(self.unit_spaces))
 
     @property
     def base_format(self) -> str:
@@ -113,12 +150,11 @@ class SearchSpace:
 
     def choices(self, unit: str) -> tuple[Choice, ...]:
         """All choices of the unit."""
-        return self._by_name[unit].choices(self.base_format)
+        return self._tables[unit].choices
 
-    @property
-    def size(self) -> int:
-        """Number of different policies."""
-        return math.prod(len(space.choices(self.base_format)) for space in self.unit_spaces)
+    def contains(self, policy: Policy) -> bool:
+        """Whether every choice of a policy of the model is offered; the dense one's may not be."""
+        return all(policy[name] in table.offered for name, table in self._tables.items())
 
     def dense_policy(self) -> Policy:
         """Every unit whole and in the base format (the reference, whether or not the space contains it)."""
@@ -128,8 +164,8 @@ class SearchSpace:
         """Every unit at its smallest keep and fewest bits."""
         return Policy(
             {
-                s.unit.name: min(s.choices(self.base_format), key=lambda c: (c.keep, FORMATS.get(c.format).weight_bits))
-                for s in self.unit_spaces
+                name: min(table.choices, key=lambda c: (c.keep, FORMATS.get(c.format).weight_bits))
+                for name, table in self._tables.items()
             }
         )
 
@@ -159,7 +195,7 @@ class SearchSpace:
 
     def random_policy(self, generator: random.Random) -> Policy:
         """Draw each unit's choice uniformly."""
-        return Policy({s.unit.name: generator.choice(s.choices(self.base_format)) for s in self.unit_spaces})
+        return Policy({name: generator.choice(table.choices) for name, table in self._tables.items()})
 
     def validate(self, policy: Policy) -> None:
         """Check that every choice is in the space, the dense policy always being so.
@@ -167,31 +203,22 @@ class SearchSpace:
         Raises:
             PolicyError: Units are missing or unknown, or a choice is not offered.
         """
-        expected, got = set(self._by_name), set(policy.choices)
-        if expected != got:
+        if self._tables.keys() != policy.choices.keys():
+            expected, got = set(self._tables), set(policy.choices)
             raise PolicyError(
                 f"the policy lacks units {sorted(expected - got)} and has unknown units {sorted(got - expected)}"
             )
-        for space in self.unit_spaces:
-            choice = policy[space.unit.name]
-            if choice not in space.choices(self.base_format) and choice != Choice(space.unit.groups, self.base_format):
-                raise PolicyError(
-                    f"{choice} is no choice of unit {space.unit.name!r}; "
-                    f"it keeps one of {list(space.keeps)} in one of {list(space.formats)}"
-                )
+        for name, table in self._tables.items():
+            choice, space = policy[name], table.space
+            if choice not in table.offered and choice != Choice(space.unit.groups, self.base_format):
+                raise PolicyError(f"{choice} is no choice of unit {name!r}; {table.offer}")
 
     def parameters(self) -> dict[str, tuple[int, ...] | tuple[str, ...]]:
         """Options of every parameter that has more than one, by parameter name, in the model's order.
 
         A unit gives up to two parameters, "<unit>:keep" (counts, descending) and "<unit>:format" (names).
         """
-        found: dict[str, tuple[int, ...] | tuple[str, ...]] = {}
-        for space in self.unit_spaces:
-            if len(space.keeps) > 1:
-                found[space.unit.name + KEEP_SUFFIX] = space.keeps
-            if len(space.formats) > 1:
-                found[space.unit.name + FORMAT_SUFFIX] = space.formats
-        return found
+        return dict(self._parameters)
 
     def to_parameters(self, policy: Policy) -> dict[str, int | str]:
         """Write a policy as parameters; at keep 0 the format parameter is the unit's first format.
@@ -201,17 +228,17 @@ class SearchSpace:
         """
         self.validate(policy)
         found: dict[str, int | str] = {}
-        for space in self.unit_spaces:
-            choice = policy[space.unit.name]
-            if choice not in space.choices(self.base_format):
+        for name, table in self._tables.items():
+            choice, space = policy[name], table.space
+            if choice not in table.offered:
                 raise PolicyError(
                     f"parameters express what the space offers; it keeps {list(space.keeps)} of unit "
                     f"{space.unit.name!r} in {list(space.formats)}; got the dense {choice}"
                 )
             if len(space.keeps) > 1:
-                found[space.unit.name + KEEP_SUFFIX] = choice.keep
+                found[table.keep_parameter] = choice.keep
             if len(space.formats) > 1:
-                found[space.unit.name + FORMAT_SUFFIX] = choice.format if choice.keep else space.formats[0]
+                found[table.format_parameter] = choice.format if choice.keep else space.formats[0]
         return found
 
     def from_parameters(self, parameters: Mapping[str, int | str]) -> Policy:
@@ -220,21 +247,29 @@ class SearchSpace:
         Raises:
             PolicyError: A parameter is missing, unknown, or has a value that is not offered.
         """
-        expected = self.parameters().keys()
+        expected = self._parameters.keys()
         if parameters.keys() != expected:
             raise PolicyError(
                 f"a policy has one value for each parameter; missing {sorted(expected - parameters.keys())}, unknown "
                 f"{sorted(parameters.keys() - expected)}; the space was declared otherwise when they were written"
             )
         choices = {}
-        for space in self.unit_spaces:
-            name = space.unit.name
-            keep = int(parameters.get(name + KEEP_SUFFIX, space.keeps[0]))
-            format_name = str(parameters.get(name + FORMAT_SUFFIX, space.formats[0]))
-            choices[name] = Choice(keep, format_name if keep else self.base_format)
-        policy = Policy(choices)
-        self.validate(policy)
-        return policy
+        for name, table in self._tables.items():
+            choice = table.read(parameters)
+            if choice is None:
+                raise PolicyError(f"{table.values_in(parameters)} is no choice of unit {name!r}; {table.offer}")
+            choices[name] = choice
+        return Policy(choices)
+
+
+def _parameters_of(unit_spaces: Iterable[UnitSpace]) -> dict[str, tuple[int, ...] | tuple[str, ...]]:
+    found: dict[str, tuple[int, ...] | tuple[str, ...]] = {}
+    for space in unit_spaces:
+        if len(space.keeps) > 1:
+            found[space.unit.name + KEEP_SUFFIX] = space.keeps
+        if len(space.formats) > 1:
+            found[space.unit.name + FORMAT_SUFFIX] = space.formats
+    return found
 
 
 def build_space(

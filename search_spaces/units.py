@@ -202,6 +202,10 @@ class ModelStructure:
         base_format: Format of what is not quantized ("fp32").
         tokens: Tokens of one example where the model fixes them (a vision transformer); None where the data does.
         max_tokens: Longest sequence that the model takes; None where it is not bounded.
+        stacks: Blocks of the model: modules that run one after the other, each once, and take of those before them
+            only what the last one returned. One stack follows the other (encoder, decoder) and takes of it what its
+            last block returned. Layers of units outside all blocks run behind them, where other layers of the unit
+            are inside. Empty where the model is not built so.
     """
 
     architecture: str
@@ -211,6 +215,7 @@ class ModelStructure:
     base_format: str = "fp32"
     tokens: int | None = None
     max_tokens: int | None = None
+    stacks: tuple[tuple[str, ...], ...] = ()
 
     def unit(self, name: str) -> Unit:
         """Return the unit of that name.

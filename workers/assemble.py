@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from evaluators.quality import StackedCalls
 from search_spaces.architectures.shared_bias import GroupSelection
 from search_spaces.channels import ChannelUnit
 from search_spaces.formats import FORMATS
 from search_spaces.policy import Choice, Policy
 from search_spaces.units import ModelStructure, Unit, UnitKind
 from workers.assemble_channels import ChannelAssembler
+from workers.prefix import PREFIX_BYTES, PrefixCache
 from workers.quantization.embedding import make_embedding
-from workers.quantization.linear import Bypass, CallScope, ConstantBranch, make_linear
+from workers.quantization.linear import Bypass, CallScope, ConstantBranch, SharedInput, make_linear
 from workers.variant_store import Variant
 
 Modules = Mapping[str, nn.Module]
@@ -42,9 +45,11 @@ class Assembler:
         self._dense = {u.name: {name: model.get_submodule(name) for name in _places(u)} for u in self._units}
         self._current = {u.name: Choice(u.groups, structure.base_format) for u in self._units}
         self._modules = lru_cache(maxsize=_MODULES_KEPT)(self._build)
+        self._prefixes = PrefixCache(model, structure, ())
 
     def apply(self, policy: Policy) -> nn.Module:
         """Make the skeleton the model of a policy; only units whose choice changed are touched."""
+        self._prefixes.use(None)
         self._channels.apply(policy)
         for unit in self._units:
             choice = policy[unit.name]
@@ -52,7 +57,32 @@ class Assembler:
                 for name, module in (*self._dense[unit.name].items(), *self._modules(unit, choice).items()):
                     self._set(name, module)
                 self._current[unit.name] = choice
+        self._prefixes.use(policy)
         return self.model
+
+    def remember(self, calls: Sequence[StackedCalls], *, budget_bytes: int = PREFIX_BYTES) -> None:
+        """Keep what blocks return on these calls, so that a later policy runs from the first block that differs on.
+
+        Args:
+            calls: Calls that every policy is scored on; replaces those of before.
+            budget_bytes: Memory for it.
+        """
+        self._prefixes = PrefixCache(self.model, self._structure, calls, budget_bytes=budget_bytes)
+
+    def logits(self, inputs: Mapping[str, Tensor], examples_per_call: int) -> Tensor:
+        """Run the assembled model.
+
+        Args:
+            inputs: Model inputs; those of a remembered call are recognised by their mapping.
+            examples_per_call: Examples in one call of the deployed model; divides the batch axis.
+        """
+        self.scope.examples = examples_per_call
+        with torch.inference_mode():
+            return self._prefixes.run(inputs, lambda: self._outputs(inputs))
+
+    def _outputs(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        logits: Tensor = self.model(**inputs).logits
+        return logits
 
     def _build(self, unit: Unit, choice: Choice) -> Modules:
         if choice == Choice(unit.groups, self._structure.base_format):
@@ -65,9 +95,12 @@ class Assembler:
             parts = {key.rpartition("/")[2]: tensor for key, tensor in tensors.items()}
             return {unit.consumer: make_embedding(parts, target)}
         found: dict[str, nn.Module] = {}
+        readers = Counter(unit.input_layer(name) for name in unit.layers)
+        inputs = {name: SharedInput(count) for name, count in readers.items()}
         for name, _, in_features in unit.layer_shapes(choice.keep):
             parts = {key.rpartition("/")[2]: t for key, t in tensors.items() if key.rpartition("/")[0] == name}
-            found[name] = make_linear(parts, target, in_features=in_features, scope=self.scope)
+            shared = inputs[unit.input_layer(name)]
+            found[name] = make_linear(parts, target, in_features=in_features, scope=self.scope, shared=shared)
         if unit.selection is not None and choice.keep < unit.groups:
             found[unit.selection] = GroupSelection(tensors[f"{unit.selection}/kept"])
         return found

@@ -35,9 +35,12 @@ class Moments:
     Attributes:
         gram_FKK: For each fold of the examples the sum of outer products, float64, shape (FOLDS, K + 1, K + 1).
             Folds allow cross-validation of the ridge.
+        rounding: Squared error of one feature, summed over the tokens, when each call's input is rounded to 256 even
+            steps over its range, as kernels with dynamic activations do. It counts as an independent part of the input.
     """
 
     gram_FKK: Tensor
+    rounding: float = 0.0
 
     @property
     def gram_KK(self) -> Tensor:
@@ -183,7 +186,7 @@ def collect_moments(model: nn.Module, units: Sequence[Unit], calls: Sequence[Sta
             progress.start(call)
             with suppress(_AllSeenError):
                 model(**progress.inputs_for(model))
-    shared = {name: Moments(gram_FKK=total.finish()) for name, total in sums.items()}
+    shared = {name: Moments(gram_FKK=total.finish(), rounding=total.rounding) for name, total in sums.items()}
     moments: dict[str, Moments] = {}
     for unit in units:
         for layer in unit.layers:
@@ -204,6 +207,7 @@ class GramSum:
 
     def __init__(self) -> None:
         self.gram_FKK = torch.empty(0)
+        self.rounding = 0.0
         self._examples = 0
 
     def add_batch(self, hidden: Tensor, mask_BS: Tensor | None) -> None:
@@ -216,6 +220,18 @@ class GramSum:
             for start in range(0, len(input_TK), _CHUNK_TOKENS):
                 self._add(input_TK[start : start + _CHUNK_TOKENS].float(), (self._examples + offset) % FOLDS)
         self._examples += len(hidden)
+
+    def add_rounding(self, hidden: Tensor, mask_BS: Tensor | None, *, examples_per_call: int) -> None:
+        """Add the error of rounding inputs of shape (B, ..., K) with one range for each call, padding included."""
+        calls = len(hidden) // examples_per_call
+        low_C, high_C = torch.aminmax(hidden.reshape(calls, -1), dim=1)
+        step_C = (high_C.clamp(min=0).double() - low_C.clamp(max=0).double()) / 255
+        if mask_BS is None:
+            tokens_C = torch.full_like(step_C, hidden.numel() / hidden.shape[-1] / calls)
+        else:
+            tokens_C = mask_BS.reshape(calls, -1).sum(1).to(step_C)
+        # An error is even between half a step below and above.
+        self.rounding += float((step_C.square() * tokens_C).sum()) / 12
 
     def finish(self) -> Tensor:
         """The whole sums, (FOLDS, K + 1, K + 1); nothing can be added afterwards."""
@@ -248,11 +264,13 @@ class _CallProgress:
         self._layers, self._seen, self._first = layers, set[str](), True
         self._runs_once = True
         self._inputs: dict[str, Tensor] = {}
+        self.examples_per_call = 1
 
     def start(self, call: StackedCalls) -> None:
         self._first = self._first and not self._seen
         self._seen = set()
         self._inputs = dict(call.inputs)
+        self.examples_per_call = call.examples_per_call
 
     def inputs_for(self, model: nn.Module) -> dict[str, Tensor]:
         device = next(model.parameters()).device
@@ -277,5 +295,7 @@ def _watch(
     hidden, mask_BS = inputs[0], progress.mask(name, context)
     if mask_BS is not None and hidden.shape[:2] != mask_BS.shape:
         mask_BS = None
-    total.add_batch(hidden, None if mask_BS is None else mask_BS.bool())
+    mask_BS = None if mask_BS is None else mask_BS.bool()
+    total.add_batch(hidden, mask_BS)
+    total.add_rounding(hidden, mask_BS, examples_per_call=progress.examples_per_call)
     progress.reached(name)

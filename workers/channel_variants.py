@@ -96,6 +96,9 @@ class ChannelVariantMaker:
     def _statistics(self) -> ChannelStatistics | None:
         if self._seen is None and self._calibration is not None:
             calibration = self._calibration
+            # One broken layer gives all behind it inputs that are broken too: it is named before they are.
+            for name, weights in self._dense.items():
+                check_finite({name: weights}, self._layers[name].home)
             self._seen = collect_channels(
                 calibration.model(), self._units, calibration.calls, method=self._range_method
             )

@@ -5,6 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from evaluators.bar import Bar
 from evaluators.scores import Scores
 from search_spaces.policy import Policy
 from search_spaces.space import SpaceConfig
@@ -67,12 +68,16 @@ class TrialRequest:
         attempt: Token of this attempt; a report under another token is refused.
         policy: What to score.
         split: On which examples.
+        rung: On which rung of the split (see `evaluators.rungs`), from 0, the fewest examples; None for all of it.
+        bar: What it must reach: scoring stops once it is known not to; None scores on to the end.
     """
 
     trial: int
     attempt: str
     policy: Policy
     split: Split = Split.SEARCH
+    rung: int | None = None
+    bar: Bar | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

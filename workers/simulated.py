@@ -10,10 +10,11 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
+from evaluators.rungs import rung_order, rung_sizes
 from evaluators.scores import Costs, Quality, Scores
 from search_spaces.formats import FORMATS
 from search_spaces.policy import Choice, Policy
@@ -22,7 +23,8 @@ from search_spaces.units import Branch, ModelStructure, Producer, Unit, UnitKind
 from workers.protocol import TrialReport, TrialRequest
 
 DENSE_QUALITY = 0.9
-_EXAMPLES = 64
+SIMULATED_EXAMPLES = 64
+"""Examples of the simulated split."""
 _TARGET_FORMATS = ("fp32", "w8a8", "w4")
 
 
@@ -47,6 +49,9 @@ class SimulatedConfig:
         space: What policies choose from.
         seed: Seed of sensitivities and noise.
         noise: Standard deviation of the noise on quality; the same policy always gets the same.
+        rung_noise: Standard deviation of a single example's part in the noise on the quality of a rung, which shrinks
+            with the examples of the rung and is gone on the whole split.
+        races: Whether a policy that does not pass its bar stops on the first rung.
         seconds: Wall time of each evaluation.
         faults: Trial number to what goes wrong with it.
         fault_folder: Where it is noted which fault has struck, so that each strikes once; None strikes always.
@@ -56,6 +61,8 @@ class SimulatedConfig:
     space: SearchSpace
     seed: int = 0
     noise: float = 0.0
+    rung_noise: float = 0.0
+    races: bool = False
     seconds: float = 0.0
     faults: dict[int, Fault] = field(default_factory=dict)
     fault_folder: Path | None = None
@@ -88,14 +95,13 @@ class SimulatedWorker:
         if fault is not None and fault in self._acts:
             self._acts[fault]()
         time.sleep(config.seconds)
-        value = math.nan if fault is Fault.NAN else simulated_quality(request.policy, config)
-        quality = Quality(
-            metric="accuracy",
-            value=value,
-            per_example=tuple(float(i < value * _EXAMPLES) for i in range(_EXAMPLES)),
-            kl_to_dense=max(0.0, DENSE_QUALITY - value) if fault is None else 0.0,
-            seconds=config.seconds,
-        )
+        quality = simulated_score(request.policy, config, request.rung)
+        bar = request.bar if config.races else None
+        if bar is not None and (quality.value < bar.threshold or (bar.strict and quality.value == bar.threshold)):
+            share = rung_sizes(SIMULATED_EXAMPLES)[0] / SIMULATED_EXAMPLES
+            quality = replace(quality, per_example=(), rung=None, share=share)
+        if fault is Fault.NAN:
+            quality = replace(quality, value=math.nan, kl_to_dense=0.0)
         if config.journal is not None:
             with config.journal.open("a") as journal:
                 journal.write(f"{request.trial}\n")
@@ -145,6 +151,34 @@ def simulated_quality(policy: Policy, config: SimulatedConfig) -> float:
     generator = random.Random(f"{config.seed}:{policy.digest}")
     noise = generator.gauss(0.0, config.noise) if config.noise else 0.0
     return min(1.0, max(0.0, DENSE_QUALITY - loss + noise))
+
+
+def simulated_score(policy: Policy, config: SimulatedConfig, rung: int | None = None) -> Quality:
+    """Return the score of a policy on the 64 examples of the simulation, or on a rung of them.
+
+    Of two policies, the better one is right wherever the other is.
+    """
+    value = simulated_quality(policy, config)
+    per_example = tuple(float(i < value * SIMULATED_EXAMPLES) for i in range(SIMULATED_EXAMPLES))
+    kl_to_dense = max(0.0, DENSE_QUALITY - value)
+    sizes = rung_sizes(SIMULATED_EXAMPLES)
+    share = 1.0
+    if rung is None or rung >= len(sizes) - 1:
+        rung = None
+    else:
+        share = sizes[rung] / SIMULATED_EXAMPLES
+        per_example = tuple(per_example[row] for row in rung_order(SIMULATED_EXAMPLES)[: sizes[rung]])
+        spread = config.rung_noise * math.sqrt((1 - share) / sizes[rung])
+        value += random.Random(f"{config.seed}:{policy.digest}:{rung}").gauss(0.0, spread) if spread else 0.0
+    return Quality(
+        metric="accuracy",
+        value=min(1.0, max(0.0, value)),
+        per_example=per_example,
+        kl_to_dense=kl_to_dense,
+        seconds=config.seconds,
+        rung=rung,
+        share=share,
+    )
 
 
 def simulated_structure(units: int = 4, *, groups: int = 8) -> ModelStructure:

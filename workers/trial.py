@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from evaluators.latency.lookup import LatencyPredictor
 from evaluators.latency.table import LatencyTable, load_table
 from evaluators.latency.workload import Workload
 from evaluators.quality import Outputs, QualityEvaluator, stack_calls
+from evaluators.race import race
+from evaluators.rungs import EVALUATION_VERSION
 from evaluators.scores import Scores
 from evaluators.tasks import Example
 from search_spaces.policy import Choice, Policy
@@ -109,7 +111,13 @@ class TrialWorker:
     @property
     def evaluation_digest(self) -> str:
         """Identity of all that a quality depends on beside the policy: weights, method, data and calls."""
-        parts = [self._maker.model_digest, self.splits.digest, self.spec.data.max_length, self.spec.target.batch]
+        parts = [
+            self._maker.model_digest,
+            self.splits.digest,
+            self.spec.data.max_length,
+            self.spec.target.batch,
+            EVALUATION_VERSION,
+        ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def prepare(self, progress: Progress | None = None) -> None:
@@ -123,14 +131,17 @@ class TrialWorker:
                 progress(number + 1, len(wanted))
 
     def evaluate(self, request: TrialRequest) -> TrialReport:
-        """Score a policy on a split.
+        """Score a policy on a split, on a rung of it, or until it can't pass the bar.
 
         Raises:
             ScoreError: A score is NaN or infinite.
         """
         evaluator = self.evaluator(request.split)
         self.model_of(request.policy)
-        quality = evaluator.evaluate(self._forward)
+        if request.bar is None:
+            quality = evaluator.evaluate(self._forward, request.rung)
+        else:
+            quality = race(evaluator, self._forward, request.bar)
         scores = Scores(quality=quality, costs=self.costs.costs(request.policy))
         scores.check_finite()
         return TrialReport(trial=request.trial, attempt=request.attempt, scores=scores)
@@ -157,15 +168,23 @@ class TrialWorker:
             examples: tuple[Example, ...] = getattr(self.splits, split.value)
             evaluator = QualityEvaluator(self.task, examples, batch=self.spec.target.batch)
             self.model_of(self.space.dense_policy())
+            if split is Split.SEARCH:
+                evaluator = self._racing(evaluator, examples)
+                self._assembler.remember(evaluator.calls)
+                self.model_of(self.space.dense_policy())
             evaluator.set_dense(evaluator.run(self._forward))
             self._evaluators[split] = evaluator
         return self._evaluators[split]
 
+    def _racing(self, evaluator: QualityEvaluator, examples: Sequence[Example]) -> QualityEvaluator:
+        """The evaluator of a split on which trials race; a race by right answers begins with what is difficult."""
+        if not self.task.right_or_wrong:
+            return evaluator
+        difficulty = evaluator.difficulty_of(evaluator.run(self._forward))
+        return QualityEvaluator(self.task, examples, batch=self.spec.target.batch, difficulty=difficulty)
+
     def _forward(self, inputs: Mapping[str, Tensor], examples_per_call: int) -> Tensor:
-        self._assembler.scope.examples = examples_per_call
-        with torch.inference_mode():
-            logits: Tensor = self._assembler.model(**inputs).logits
-        return logits
+        return self._assembler.logits(inputs, examples_per_call)
 
     def _variant(self, unit: Unit, choice: Choice) -> Variant:
         return self._store.get_or_make(self._maker, unit, choice)

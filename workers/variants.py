@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.channels import ChannelUnit
-from search_spaces.formats import FORMATS, Format, LayerType
+from search_spaces.formats import FORMATS, ActivationPrecision, Format, LayerType
 from search_spaces.policy import Choice
 from search_spaces.units import Unit, UnitKind
 from workers.calibrate import Calibration, Moments
@@ -23,7 +23,7 @@ from workers.quantization.codes import Codes, round_to_nearest
 from workers.quantization.gptq import gptq
 from workers.variant_store import Variant, tensor_bytes
 
-METHOD_VERSION = 2
+METHOD_VERSION = 3
 """Raised whenever a change below changes a tensor, so that stored variants of before are made again."""
 
 
@@ -82,8 +82,9 @@ class VariantMaker:
             use_fisher=self._method.fisher,
             range_method=self._method.ranges,
         )
+        self._are_finite = False
         self._orders: dict[str, tuple[int, ...]] = {}
-        self._last_pruned: tuple[tuple[str, int], PrunedUnit] | None = None
+        self._last_pruned: tuple[tuple[str, int, bool], PrunedUnit] | None = None
 
     @property
     def model_digest(self) -> str:
@@ -91,13 +92,18 @@ class VariantMaker:
         return self._model_digest
 
     def make(self, unit: Unit, choice: Choice) -> Variant:
-        """Prune, then quantize what stays."""
+        """Prune, then quantize what stays.
+
+        Raises:
+            PruningError: Weights of the unit, or of one that runs before it, are not finite.
+            CalibrationError: The calibration data gives inputs that are not finite.
+        """
         if isinstance(unit, ChannelUnit):
             return self._channels.make(unit, choice)
         if unit.kind is UnitKind.EMBEDDING:
             return self._make_table(unit, choice)
-        pruned = self._prune(unit, choice.keep)
         target = FORMATS.get(choice.format)
+        pruned = self._prune(unit, choice.keep, target)
         kept = torch.tensor(pruned.kept, dtype=torch.long)
         columns = (kept[:, None] * unit.columns_per_group + torch.arange(unit.columns_per_group)).flatten()
         found: dict[str, Tensor] = {}
@@ -131,16 +137,19 @@ class VariantMaker:
         method = self._method
         return [data, METHOD_VERSION, method.saliency, method.fisher, method.update, method.gptq, method.ranges]
 
-    def _prune(self, unit: Unit, keep: int) -> PrunedUnit:
+    def _prune(self, unit: Unit, keep: int, target: Format) -> PrunedUnit:
         """Prune, remembering the last result: formats of one keep are usually asked for one after the other."""
-        if self._last_pruned is not None and self._last_pruned[0] == (unit.name, keep):
+        key = (unit.name, keep, _rounds_inputs(target))
+        if self._last_pruned is not None and self._last_pruned[0] == key:
             return self._last_pruned[1]
         layers, moments = self._dense[unit.name], self._moments(unit.consumer)
         if unit.name not in self._orders and keep < unit.groups:
             self._orders[unit.name] = self._order(unit, moments)
         order = self._orders.get(unit.name, ())
-        pruned = prune_unit(unit, layers, order, keep, moments if self._method.update else None)
-        self._last_pruned = ((unit.name, keep), pruned)
+        pruned = prune_unit(
+            unit, layers, order, keep, moments if self._method.update else None, rounded_inputs=_rounds_inputs(target)
+        )
+        self._last_pruned = (key, pruned)
         return pruned
 
     def _order(self, unit: Unit, moments: Moments | None) -> tuple[int, ...]:
@@ -156,7 +165,14 @@ class VariantMaker:
         )
 
     def _moments(self, layer: str) -> Moments | None:
-        return None if self._calibration is None else self._calibration.moments(layer)
+        if self._calibration is None:
+            return None
+        if not self._are_finite:
+            # One broken unit gives all behind it inputs that are broken too: it is named before they are.
+            for unit, layers in self._dense.items():
+                check_finite(layers, unit)
+            self._are_finite = True
+        return self._calibration.moments(layer)
 
     def _store(self, name: str, layer: LayerWeights, target: Format, columns: Tensor | None) -> dict[str, Tensor]:
         found = {} if layer.bias_O is None else {"bias": layer.bias_O}
@@ -173,7 +189,14 @@ class VariantMaker:
         gram_KK = moments.gram_KK[:-1, :-1]
         if columns is not None:
             gram_KK = gram_KK[columns][:, columns]
+        if _rounds_inputs(target):
+            gram_KK = gram_KK + moments.rounding * torch.eye(len(gram_KK)).to(gram_KK)
         return gptq(weight_OK, gram_KK, target)
+
+
+def _rounds_inputs(target: Format) -> bool:
+    """Whether inputs are rounded with one range for each call, which calibration measures."""
+    return target.activation is ActivationPrecision.INT8_PER_TENSOR
 
 
 def _digest_model(model: nn.Module, identity: list[object]) -> str:

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from controller.cli.text import format_count, format_ms, format_seconds, format_size, print_lines, print_table
 from controller.results import ExportSummary, FrontRow, JobPlan, ProfileSummary, SearchResult
+from controller.study_view import reference_text
 
 _FOREIGN = "latencies come from a table that was measured on other hardware: good for planning only"
 
@@ -45,7 +46,12 @@ def render_front(console: Console, result: SearchResult) -> None:
     if result.least_violating:
         _rows(console, "closest to the constraints", result.metric, result.least_violating)
     hypervolume = "" if result.hypervolume is None else f", hypervolume {result.hypervolume:.4f}"
-    print_lines(console, f"{result.trials_done} trials, {len(result.front)} on the front{hypervolume}")
+    measured = "" if result.hypervolume is None else reference_text(result.reference, result.metric)
+    print_lines(console, f"{result.trials_done} trials, {len(result.front)} on the front{hypervolume}{measured}")
+    for sentence in () if result.holdout_check is None else result.holdout_check.sentences:
+        print_lines(console, sentence)
+    if result.picked is not None:
+        print_lines(console, f"picked {result.picked.explanation}", style="green")
     for group in result.failures:
         print_lines(console, f"{group.count} failed ({group.reason}), for example: {group.example}", style="yellow")
     for note in result.notes:
@@ -60,11 +66,13 @@ def _rows(console: Console, title: str, metric: str, rows: Sequence[FrontRow]) -
     """Show policies; whether they meet the constraints is said only where some do not."""
     with_holdout = any(row.holdout_quality is not None for row in rows)
     with_verdict = not all(row.feasible for row in rows)
-    columns = ["policy", metric, *(["holdout"] if with_holdout else []), "latency", "of dense", "size"]
+    columns = ["policy", metric, *(["holdout", "gap"] if with_holdout else []), "latency", "of dense", "size"]
     columns += ["within bounds"] if with_verdict else []
     lines = []
     for row in rows:
-        line = [row.name, f"{row.quality:.4f}", *([_holdout(row)] if with_holdout else [])]
+        gap = "" if row.search_gap is None else f"{row.search_gap:+.4f}"
+        name = f"{row.name} (knee)" if row.knee else row.name
+        line = [name, f"{row.quality:.4f}", *([_holdout(row), gap] if with_holdout else [])]
         line += [format_ms(row.latency_ms), f"{row.latency_ratio:.2f}x", format_size(row.size_bytes)]
         lines.append(line + (["yes" if row.feasible else "no"] if with_verdict else []))
     print_table(console, title, columns, lines)

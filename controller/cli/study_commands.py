@@ -12,16 +12,28 @@ from controller.errors import UsageError
 
 
 @reports_errors
-def front(study: StudyName, as_json: AsJson = False, storage: StorageUrl = None) -> None:
-    """Print the front of a study again."""
+def front(
+    study: StudyName,
+    pick: Annotated[
+        str | None,
+        typer.Option("--pick", help='Say which one a rule takes: "weighted alpha=0.7".', show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+    storage: StorageUrl = None,
+) -> None:
+    """Print the front of a study again, and what a rule picks from it."""
     from controller.job import check_study_name
 
     check_study_name(study)
+    if pick is not None:
+        from controller.pick import parse_pick
+
+        parse_pick(pick)
     from controller import operations
     from controller.cli.render import render_front
 
     with stdout_for_results():
-        result = operations.load_front(study, storage_or_default(storage))
+        result = operations.load_front(study, storage_or_default(storage), pick=pick)
     if as_json:
         print_json(result.to_dict())
     else:

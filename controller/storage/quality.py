@@ -12,7 +12,7 @@ from controller.storage.engine import READ_ONLY
 from controller.storage.schema import QualityRow
 from evaluators.scores import Quality
 
-WHOLE_SPLIT = 0
+WHOLE_SPLIT = -1
 """Rung of a score over all examples of the split."""
 _FLOAT = np.dtype("<f8")
 
@@ -39,11 +39,19 @@ class QualityStore:
         self._engine = engine
         self._evaluation = evaluation_digest
 
-    def get(self, policy_digest: str, split: str, rung: int = WHOLE_SPLIT) -> Quality | None:
-        """Return the score, or None if nobody paid for it yet."""
+    def get(self, policy_digest: str, split: str, rung: int | None = None) -> Quality | None:
+        """Return the score on the whole split or on a rung, or None if nobody paid for it yet.
+
+        The score on the whole split serves for its rungs too.
+        """
         with Session(self._engine.execution_options(**READ_ONLY)) as session:
-            row = session.get(QualityRow, (self._evaluation, policy_digest, split, rung))
-            return None if row is None else _quality(row)
+            for key in (WHOLE_SPLIT, rung):
+                row = (
+                    session.get(QualityRow, (self._evaluation, policy_digest, split, key)) if key is not None else None
+                )
+                if row is not None:
+                    return _quality(row)
+            return None
 
     def all_of(self, split: str) -> dict[str, Quality]:
         """Return all scores over the whole split, by policy digest."""
@@ -55,32 +63,26 @@ class QualityStore:
         with Session(self._engine.execution_options(**READ_ONLY)) as session:
             return {row.policy_digest: _quality(row) for row in session.scalars(query)}
 
-    def put(self, policy_digest: str, split: str, quality: Quality, rung: int = WHOLE_SPLIT) -> None:
-        """Keep a score; where there is one already, that one stays."""
+    def put(self, policy_digest: str, split: str, quality: Quality) -> None:
+        """Keep a score under the rung that it was made on; where there is one already, that one stays."""
         with Session(self._engine) as session, session.begin():
-            keep_quality(session, self._evaluation, policy_digest, split, quality, rung)
+            keep_quality(session, self._evaluation, policy_digest, split, quality)
 
 
-def keep_quality(
-    session: Session,
-    evaluation_digest: str,
-    policy_digest: str,
-    split: str,
-    quality: Quality,
-    rung: int = WHOLE_SPLIT,
-) -> None:
+def keep_quality(session: Session, evaluation_digest: str, policy_digest: str, split: str, quality: Quality) -> None:
     """Keep a score within a transaction; where there is one already, that one stays."""
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     row = insert(QualityRow).values(
         evaluation_digest=evaluation_digest,
         policy_digest=policy_digest,
         split=split,
-        rung=rung,
+        rung=WHOLE_SPLIT if quality.rung is None else quality.rung,
         metric=quality.metric,
         value=quality.value,
         kl_to_dense=quality.kl_to_dense,
         seconds=quality.seconds,
         per_example=encode_per_example(quality.per_example),
+        share=quality.share,
         created_at=datetime.now(UTC),
     )
     session.execute(row.on_conflict_do_nothing())
@@ -93,4 +95,6 @@ def _quality(row: QualityRow) -> Quality:
         per_example=decode_per_example(row.per_example),
         kl_to_dense=row.kl_to_dense,
         seconds=row.seconds,
+        rung=None if row.rung == WHOLE_SPLIT else row.rung,
+        share=row.share,
     )

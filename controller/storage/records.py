@@ -27,6 +27,8 @@ class TrialRole(StrEnum):
     """The dense model or a uniform policy."""
     TRIAL = "trial"
     """Proposed by the sampler."""
+    PROBE = "probe"
+    """Proposed by the sampler to be scored on a rung only: it learns from it, and it is never on a front."""
 
 
 class TrialState(StrEnum):
@@ -36,7 +38,8 @@ class TrialState(StrEnum):
     RUNNING = "running"
     COMPLETE = "complete"
     PRUNED = "pruned"
-    """Its costs alone break a constraint, so its quality was not paid for."""
+    """Its costs alone break a constraint, so its quality was not paid for; or scoring stopped early, as it could not
+    enter the front any more, and its quality is an estimate."""
     FAIL = "fail"
 
     @property
@@ -104,14 +107,16 @@ class TrialRecord:
 
     Attributes:
         number: Number in its study, from 0, without gaps; baselines come first.
-        role: Baseline or trial.
-        name: Name for people ("dense", "keep 0.5, w8a8"); "trial 17" for a trial.
+        role: Baseline, trial or probe.
+        name: Name for people ("dense", "keep 0.5, w8a8"); "trial 17" for a trial, "probe 17" for a probe.
         policy: What was scored.
+        rung: Rung of the search split that was asked for, from 0; None for the whole split.
         state: How far it is.
         attempt: Token of the newest attempt; None before the first.
         attempts: Attempts so far that were not interrupted by the controller's end.
         metric: Name of the quality metric; None without a score.
         quality: The metric, larger is better; None without a score.
+        share: Share of the examples behind the quality, above 0 to 1.
         kl_to_dense: Divergence of the outputs from the dense model's, in nats; None without a score.
         seconds: Wall time of the evaluation; None without a score.
         costs: Latency and size, known before the quality.
@@ -128,11 +133,13 @@ class TrialRecord:
     role: TrialRole
     name: str
     policy: Policy
+    rung: int | None = None
     state: TrialState
     attempt: str | None = None
     attempts: int = 0
     metric: str | None = None
     quality: float | None = None
+    share: float = 1.0
     kl_to_dense: float | None = None
     seconds: float | None = None
     costs: Costs
@@ -144,13 +151,19 @@ class TrialRecord:
     started: datetime | None = None
     finished: datetime | None = None
 
+    @property
+    def stopped_early(self) -> bool:
+        """Whether scoring stopped before the end, as the trial could not enter the front any more."""
+        return self.state is TrialState.PRUNED and self.quality is not None
+
     def scored(self, quality: Quality) -> "TrialRecord":
-        """Return the trial, completed with a quality."""
+        """Return the trial, completed with a quality; pruned if scoring stopped early."""
         return replace(
             self,
-            state=TrialState.COMPLETE,
+            state=TrialState.PRUNED if quality.stopped_early else TrialState.COMPLETE,
             metric=quality.metric,
             quality=quality.value,
+            share=quality.share,
             kl_to_dense=quality.kl_to_dense,
             seconds=quality.seconds,
             finished=datetime.now(UTC),

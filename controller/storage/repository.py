@@ -159,7 +159,10 @@ class Repository:
     def complete(
         self, study: StudyRecord, token: str, quality: Quality, *, evaluation_digest: str, split: str
     ) -> TellOutcome:
-        """Record the quality that an attempt brought, once; the trial knows its costs already."""
+        """Record the quality that an attempt brought, once; the trial knows its costs already.
+
+        An estimate from a trial that stopped early is the trial's alone: it depends on what the trial was up against.
+        """
         with self._write(study) as (session, _):
             attempt, outcome = _open_attempt(session, study, token)
             if attempt is None:
@@ -168,7 +171,8 @@ class Repository:
             trial = trial_record(row).scored(quality)
             session.merge(trial_row(study.id, trial))
             _end(attempt, AttemptOutcome.REPORTED)
-            keep_quality(session, evaluation_digest, row.policy_digest, split, quality)
+            if not quality.stopped_early:
+                keep_quality(session, evaluation_digest, row.policy_digest, split, quality)
         return TellOutcome.ACCEPTED
 
     def fail(self, study: StudyRecord, token: str, *, reason: str, message: str, retry: bool) -> TellOutcome:

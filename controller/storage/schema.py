@@ -84,10 +84,12 @@ class TrialRow(Base):
     name: Mapped[str]
     policy_digest: Mapped[str]
     policy_json: Mapped[str]
+    rung: Mapped[int | None]
     state: Mapped[str]
     attempt_token: Mapped[str | None]
     attempt_count: Mapped[int] = mapped_column(default=0)
     quality: Mapped[float | None]
+    share: Mapped[float] = mapped_column(default=1.0, server_default="1.0")
     latency_ms: Mapped[float]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     scores_json: Mapped[str | None]
@@ -141,6 +143,7 @@ class QualityRow(Base):
     kl_to_dense: Mapped[float]
     seconds: Mapped[float]
     per_example: Mapped[bytes]
+    share: Mapped[float] = mapped_column(default=1.0, server_default="1.0")
     created_at: Mapped[datetime]
 
 

@@ -45,6 +45,7 @@ class Task(Protocol):
         auto_processor: Name of the transformers class that loads its tokenizer or image processor.
         metric: Name of the metric; larger is better.
         dynamic_axes: Input name to axes that vary, by number, for export.
+        right_or_wrong: Whether the metric of an example is 1 or 0 and nothing else.
         labelled: Whether rows have a label; a language model finds its targets in the text.
         byte_level: Whether a model without a tokenizer reads bytes.
     """
@@ -53,6 +54,7 @@ class Task(Protocol):
     auto_processor: str
     metric: str
     dynamic_axes: Mapping[str, Mapping[int, str]]
+    right_or_wrong: bool
     labelled: bool
     byte_level: bool
 

@@ -16,6 +16,7 @@ class ClassificationScore:
     """Accuracy by example."""
 
     metric = "accuracy"
+    right_or_wrong = True
     labelled = True
     byte_level = False
 

@@ -22,6 +22,8 @@ class LanguageModelScore:
     `max_quality_drop: 0.05` allows 0.05 more bits for each token, which is 3.5 % more perplexity, whatever the model.
     """
 
+    right_or_wrong = False
+
     def __init__(self, processor: Any, config: Any) -> None:
         self._tokenizer, self._config = processor, config
         self.metric = "neg_bits_per_byte" if processor is None else "neg_bits_per_token"

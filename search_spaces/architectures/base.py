@@ -40,6 +40,10 @@ class Architecture(Protocol):
         """Work that no policy changes."""
         ...
 
+    def stacks(self, model: nn.Module) -> tuple[tuple[str, ...], ...]:
+        """Blocks, as `ModelStructure` has them; without any, trials share no work."""
+        return ()
+
     def tokens(self, config: Any) -> int | None:
         """Tokens of one example where the model fixes them; None where the data does."""
         return None
@@ -85,6 +89,7 @@ def structure_of(model: nn.Module) -> ModelStructure:
         fixed_bytes=fixed_bytes,
         tokens=architecture.tokens(config),
         max_tokens=architecture.max_tokens(config),
+        stacks=architecture.stacks(model),
     )
 
 

@@ -11,6 +11,7 @@ from search_spaces.architectures.blocks import (
     embedding_part,
     embedding_unit,
     feed_forward_unit,
+    layer_names,
     linear_part,
     norm_part,
 )
@@ -44,6 +45,10 @@ class Bert(Architecture):
             norm_part(config.hidden_size, 1 + 2 * config.num_hidden_layers),
             *(linear_part(model, name) for name in self._head),
         )
+
+    def stacks(self, model: nn.Module) -> tuple[tuple[str, ...], ...]:
+        """Embeddings and layers."""
+        return ((f"{self._root}.embeddings", *layer_names(model, f"{self._root}.encoder.layer")),)
 
     def max_tokens(self, config: Any) -> int | None:
         """Rows of the position table that a token can have."""

@@ -130,6 +130,11 @@ def embedding_part(model: nn.Module, name: str) -> FixedPart:
     return FixedPart(kind=PartKind.EMBEDDING, width=(table.num_embeddings, table.embedding_dim))
 
 
+def layer_names(model: nn.Module, container: str) -> tuple[str, ...]:
+    """Names of the modules of a list of them, in their order."""
+    return tuple(f"{container}.{name}" for name, _ in model.get_submodule(container).named_children())
+
+
 def linear_part(model: nn.Module, name: str, *, per_token: bool = False) -> FixedPart:
     """A linear layer in the base format: a pooler, or a head."""
     linear: Any = model.get_submodule(name)

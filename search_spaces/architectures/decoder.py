@@ -14,6 +14,7 @@ from search_spaces.architectures.blocks import (
     attention_unit,
     embedding_part,
     feed_forward_unit,
+    layer_names,
     linear_part,
     norm_part,
 )
@@ -49,6 +50,10 @@ class Decoder(Architecture):
             norm_part(config.hidden_size, 1 + self._norms * config.num_hidden_layers),
             *(linear_part(model, name, per_token=True) for name in _HEADS if hasattr(model, name)),
         )
+
+    def stacks(self, model: nn.Module) -> tuple[tuple[str, ...], ...]:
+        """The layers; keys and values of earlier texts, which they could hand on, are not kept."""
+        return (layer_names(model, "model.layers"),)
 
     def max_tokens(self, config: Any) -> int | None:
         """Positions that the model was trained for."""

@@ -11,6 +11,7 @@ from search_spaces.architectures.blocks import (
     embedding_part,
     embedding_unit,
     feed_forward_unit,
+    layer_names,
     linear_part,
     norm_part,
 )
@@ -35,6 +36,10 @@ class DistilBert(Architecture):
             norm_part(config.dim, 1 + 2 * config.n_layers),
             *(linear_part(model, name) for name in ("pre_classifier", "classifier")),
         )
+
+    def stacks(self, model: nn.Module) -> tuple[tuple[str, ...], ...]:
+        """Embeddings and layers."""
+        return (("distilbert.embeddings", *layer_names(model, "distilbert.transformer.layer")),)
 
     def max_tokens(self, config: Any) -> int | None:
         """Rows of the position table."""

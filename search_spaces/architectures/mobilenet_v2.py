@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.architectures.base import ARCHITECTURES, Architecture
+from search_spaces.architectures.blocks import layer_names
 from search_spaces.architectures.convolutional import (
     ChannelGroup,
     channel_units,
@@ -46,6 +47,11 @@ class MobileNetV2(Architecture):
     def fixed_parts(self, model: nn.Module) -> tuple[FixedPart, ...]:
         """None: every layer reads channels of a unit."""
         return ()
+
+    def stacks(self, model: nn.Module) -> tuple[tuple[str, ...], ...]:
+        """Stem, residual layers and the last convolution."""
+        layers = layer_names(model, "mobilenet_v2.layer")
+        return (("mobilenet_v2.conv_stem", *layers, "mobilenet_v2.conv_1x1"),)
 
     def tokens(self, config: Any) -> int | None:
         """An image counts as one."""

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.architectures.base import ARCHITECTURES, Architecture
+from search_spaces.architectures.blocks import layer_names
 from search_spaces.architectures.convolutional import ChannelGroup, channel_units, fold_normalization
 from search_spaces.units import FixedPart, Unit
 
@@ -39,6 +40,12 @@ class ResNet(Architecture):
     def fixed_parts(self, model: nn.Module) -> tuple[FixedPart, ...]:
         """None: every layer reads channels of a unit."""
         return ()
+
+    def stacks(self, model: nn.Module) -> tuple[tuple[str, ...], ...]:
+        """Stem and residual layers."""
+        encoder: Any = model.get_submodule("resnet.encoder")
+        stages = [f"resnet.encoder.stages.{stage}.layers" for stage in range(len(encoder.stages))]
+        return (("resnet.embedder", *(name for stage in stages for name in layer_names(model, stage))),)
 
     def tokens(self, config: Any) -> int | None:
         """An image counts as one."""

@@ -10,6 +10,7 @@ from search_spaces.architectures.blocks import (
     attention_unit,
     embedding_part,
     feed_forward_unit,
+    layer_names,
     linear_part,
     norm_part,
 )
@@ -51,6 +52,10 @@ class T5(Architecture):
             norm_part(config.d_model, norms),
             linear_part(model, "lm_head", per_token=True),
         )
+
+    def stacks(self, model: nn.Module) -> tuple[tuple[str, ...], ...]:
+        """Layers of encoder and decoder; what they return holds the position bias that they share."""
+        return layer_names(model, "encoder.block"), layer_names(model, "decoder.block")
 
     def _units(self, model: nn.Module) -> Iterator[Unit]:
         config: Any = model.config

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.architectures.base import ARCHITECTURES, Architecture
-from search_spaces.architectures.blocks import attention_unit, feed_forward_unit, linear_part, norm_part
+from search_spaces.architectures.blocks import attention_unit, feed_forward_unit, layer_names, linear_part, norm_part
 from search_spaces.units import Branch, FixedPart, PartKind, Unit
 
 if TYPE_CHECKING:
@@ -40,6 +40,10 @@ class Vit(Architecture):
             norm_part(hidden, 1 + 2 * config.num_hidden_layers),
             *(linear_part(model, name) for name in _HEADS if hasattr(model, name)),
         )
+
+    def stacks(self, model: nn.Module) -> tuple[tuple[str, ...], ...]:
+        """Embeddings and layers."""
+        return ((f"{self._root}.embeddings", *layer_names(model, f"{self._root}.layers")),)
 
     def tokens(self, config: Any) -> int | None:
         """One token a patch, and the extra ones."""

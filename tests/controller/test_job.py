@@ -39,7 +39,7 @@ def write(folder: Path, text: str, name: str = "job.yaml") -> Path:
 def test_the_smallest_job_has_defaults_for_the_rest():
     job = parse_job(SMALLEST)
     assert job.objectives == (Objective.QUALITY, Objective.LATENCY_MS)
-    assert job.search.sampler == "tpe"
+    assert job.search.sampler == "frontier"
     assert job.storage.startswith("sqlite:///.paretrim/")
     assert job.mlflow.enabled
     with pytest.raises(ValidationError, match="frozen"):

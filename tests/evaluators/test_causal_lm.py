@@ -221,7 +221,7 @@ class TestScoring:
         sampled = small.run(_forward(loaded))
         assert sampled.logits_MC.shape == (3 * 32, 256)
         torch.testing.assert_close(sampled.per_example_N, everything.per_example_N)
-        rows = small._kept(256).nonzero().flatten()
+        rows = small.kept_rows(256).nonzero().flatten()
         expected = everything.logits_MC.view(len(windows), 32, 256)[rows].flatten(0, 1)
         torch.testing.assert_close(sampled.logits_MC, expected)
         tiny = QualityEvaluator(loaded.task, examples, batch=4, kept_bytes=1)

@@ -8,6 +8,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from evaluators.quality import StackedCalls
 from evaluators.size import size_bytes
 from search_spaces.architectures import ARCHITECTURES, UnsupportedModelError, structure_of
 from search_spaces.formats import FORMATS
@@ -288,18 +289,14 @@ def test_cross_attention_has_moments_of_both_inputs() -> None:
     family = Family("t5")
     units = {unit.name: unit for unit in family.structure.units}
     unit = units["decoder.layer.1.cross_attention"]
-    calls = [_Call(family.inputs)]
-    moments = collect_moments(family.model, family.structure.units, calls)  # type: ignore[arg-type]
+    batch = len(family.inputs["input_ids"])
+    call = StackedCalls(inputs=family.inputs, examples_per_call=batch, rows=tuple(range(batch)))
+    moments = collect_moments(family.model, family.structure.units, [call])
     encoded = family.model.encoder(input_ids=family.inputs["input_ids"]).last_hidden_state.flatten(0, 1).double()
     query, key, value = (moments[producer.layer] for producer in unit.producers)
     torch.testing.assert_close(key.gram_KK[:-1, :-1], encoded.T @ encoded, rtol=1e-4, atol=1e-4)
     assert value.gram_FKK.equal(key.gram_FKK)
     assert (query.tokens, key.tokens) == (14, 18)
-
-
-class _Call:
-    def __init__(self, inputs: Mapping[str, Tensor]) -> None:
-        self.inputs = inputs
 
 
 def test_a_structure_needs_no_weights() -> None:

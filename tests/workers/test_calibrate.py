@@ -53,6 +53,29 @@ def test_padding_is_left_out(text: tuple[LoadedModel, Any], batch: int) -> None:
         assert moments[layer].tokens == sum(example.length for example in examples)
 
 
+@pytest.mark.parametrize("batch", [1, 5])
+def test_rounding_is_what_one_range_for_each_call_loses(text: tuple[LoadedModel, Any], batch: int) -> None:
+    loaded, examples = text
+    layer, error, tokens = loaded.model.get_submodule("bert.encoder.layer.1.output.dense"), 0.0, 0
+    seen: list[torch.Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    calls = stack_calls(loaded.task, examples, batch=batch)
+    with torch.inference_mode():
+        for call in calls:
+            loaded.model(**call.inputs)
+            for start in range(0, len(call.rows), call.examples_per_call):
+                part = slice(start, start + call.examples_per_call)
+                hidden, mask = seen[-1][part].double(), call.inputs["attention_mask"][part].bool()
+                step = (hidden.max().clamp(min=0) - hidden.min().clamp(max=0)) / 255
+                lost = torch.round(hidden / step) * step - hidden
+                error += float(lost[mask].square().mean(-1).sum())
+                tokens += int(mask.sum())
+    handle.remove()
+    moments = collect_moments(loaded.model, loaded.structure.units, calls)["bert.encoder.layer.1.output.dense"]
+    assert moments.tokens == tokens
+    assert moments.rounding == pytest.approx(error, rel=0.05)
+
+
 def test_images_have_no_mask(image: tuple[LoadedModel, Any]) -> None:
     loaded, examples = image
     moments = collect_moments(loaded.model, loaded.structure.units, stack_calls(loaded.task, examples, batch=1))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from evaluators.rungs import rung_order, rung_sizes
 from evaluators.scores import ScoreError
 from evaluators.size import size_bytes
 from search_spaces.policy import Choice, Policy, PolicyError
@@ -80,6 +81,17 @@ def test_scores_hold_time_costs_and_examples(worker: TrialWorker) -> None:
     assert len(scores.quality.per_example) == len(worker.splits.search)
     assert scores.costs.size_bytes == size_bytes(worker.structure, policy)
     assert 0 < scores.costs.latency_ms < worker.costs.costs(worker.space.dense_policy()).latency_ms
+
+
+def test_a_score_on_a_rung_is_part_of_the_whole_score(worker: TrialWorker) -> None:
+    policy = worker.space.random_policy(random.Random(3))
+    whole = worker.evaluate(_request(policy)).scores
+    order = rung_order(len(worker.splits.search))
+    for rung, size in enumerate(rung_sizes(len(order))[:-1]):
+        partial = worker.evaluate(dataclasses.replace(_request(policy), rung=rung)).scores
+        assert partial.costs == whole.costs
+        assert partial.quality.per_example == tuple(whole.quality.per_example[row] for row in order[:size])
+        assert (partial.quality.rung, partial.quality.share) == (rung, size / len(order))
 
 
 def test_splits_share_no_example(worker: TrialWorker) -> None:

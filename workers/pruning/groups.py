@@ -93,6 +93,8 @@ def prune_unit(
     order: tuple[int, ...],
     keep: int,
     moments: Moments | None,
+    *,
+    rounded_inputs: bool = False,
 ) -> PrunedUnit:
     """Keep the last `keep` groups of an order of removal.
 
@@ -105,6 +107,7 @@ def prune_unit(
         order: From `removal_order`.
         keep: Groups that stay, 0 to unit.groups.
         moments: Second moments of the consumer's input; None leaves the kept columns as they are.
+        rounded_inputs: Whether the consumer's inputs are rounded with one range for each call.
 
     Raises:
         PruningError: Weights are not finite.
@@ -121,7 +124,7 @@ def prune_unit(
             dense = layers[producer.layer]
             bias = None if dense.bias_O is None else dense.bias_O[rows]
             found[producer.layer] = LayerWeights(weight_OK=dense.weight_OK[rows], bias_O=bias)
-    found[unit.consumer] = cut_consumer(layers[unit.consumer], columns, moments)
+    found[unit.consumer] = cut_consumer(layers[unit.consumer], columns, moments, rounded_inputs=rounded_inputs)
     _check_fits({unit.consumer: found[unit.consumer]}, unit)
     return PrunedUnit(kept=tuple(kept), layers=found)
 
@@ -141,13 +144,17 @@ def check_finite(layers: Mapping[str, LayerWeights], unit: str) -> None:
             )
 
 
-def cut_consumer(dense: LayerWeights, columns: Tensor, moments: Moments | None) -> LayerWeights:
+def cut_consumer(
+    dense: LayerWeights, columns: Tensor, moments: Moments | None, *, rounded_inputs: bool = False
+) -> LayerWeights:
     """Keep some columns of a layer and solve them and its bias again; without moments they stay as they are.
 
     Args:
         dense: The dense layer.
         columns: Columns that stay, ascending; none at all leaves the bias, as the layer's mean output.
         moments: Second moments of its input.
+        rounded_inputs: Whether its inputs are rounded with one range for each call: what stays is solved so that it
+            does not enlarge the rounding errors more than it is worth.
     """
     if moments is None:
         return LayerWeights(weight_OK=dense.weight_OK[:, columns], bias_O=dense.bias_O)
@@ -156,8 +163,12 @@ def cut_consumer(dense: LayerWeights, columns: Tensor, moments: Moments | None) 
     kept = torch.cat([columns, constant]).to(gram_FKK.device)
     if not len(kept):
         return LayerWeights(weight_OK=dense.weight_OK[:, columns], bias_O=None)
-    ridge = choose_ridge(weight_OK, gram_FKK, kept)
-    solved_OS = least_squares(weight_OK, gram_FKK.sum(0), kept, ridge=ridge).to(dense.weight_OK)
+    noise_K = None
+    if rounded_inputs:
+        noise_K = torch.zeros_like(gram_FKK[0, 0])
+        noise_K[: dense.weight_OK.shape[1]] = moments.rounding
+    ridge = choose_ridge(weight_OK, gram_FKK, kept, noise_K=noise_K)
+    solved_OS = least_squares(weight_OK, gram_FKK.sum(0), kept, ridge=ridge, noise_K=noise_K).to(dense.weight_OK)
     width = len(columns)
     bias_O = None if dense.bias_O is None else solved_OS[:, width].contiguous()
     return LayerWeights(weight_OK=solved_OS[:, :width].contiguous(), bias_O=bias_O)

@@ -19,17 +19,21 @@ _PENDING_FEATURES = 64
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
-def least_squares(weight_OK: Tensor, gram_KK: Tensor, kept: Tensor, *, ridge: float) -> Tensor:
+def least_squares(
+    weight_OK: Tensor, gram_KK: Tensor, kept: Tensor, *, ridge: float, noise_K: Tensor | None = None
+) -> Tensor:
     """Solve the projection again for the features that stay.
 
-    Minimises |X W^T - X_S V^T|^2 + lambda |V - W_S|^2 over V, where lambda is `ridge` times the mean diagonal of the
-    Gram matrix. Shrinking towards the old columns instead of zero leaves them as they are where data says nothing.
+    Minimises |X W^T - (X_S + N_S) V^T|^2 + lambda |V - W_S|^2 over V, where N is noise and lambda is `ridge` times the
+    mean diagonal of the Gram matrix. Shrinking towards the old columns instead of zero leaves them as they are where
+    data says nothing.
 
     Args:
         weight_OK: Dense weight, float64, shape (O, K).
         gram_KK: X^T X over calibration tokens, float64, shape (K, K).
         kept: Indices S of the features that stay.
         ridge: Relative ridge, above 0.
+        noise_K: Squared noise of each feature, summed over the tokens as the Gram matrix is; None is no noise.
 
     Returns:
         V of shape (O, |S|).
@@ -37,7 +41,10 @@ def least_squares(weight_OK: Tensor, gram_KK: Tensor, kept: Tensor, *, ridge: fl
     scale = float(gram_KK.diagonal().mean())
     damping = ridge * scale if scale > 0 else 1.0
     target_SO = gram_KK[kept] @ weight_OK.T + damping * weight_OK[:, kept].T
-    factor_SS = damped_cholesky(gram_KK[kept][:, kept], damping)
+    gram_SS = gram_KK[kept][:, kept]
+    if noise_K is not None:
+        gram_SS.diagonal().add_(noise_K[kept])
+    factor_SS = damped_cholesky(gram_SS, damping)
     return torch.cholesky_solve(target_SO, factor_SS).T
 
 
@@ -76,28 +83,32 @@ def output_root(fisher_OO: Tensor) -> Tensor:
     return damped_cholesky(mixed_OO, 1 - FISHER_SHARE).T
 
 
-def choose_ridge(weight_OK: Tensor, gram_FKK: Tensor, kept: Tensor) -> float:
+def choose_ridge(weight_OK: Tensor, gram_FKK: Tensor, kept: Tensor, *, noise_K: Tensor | None = None) -> float:
     """Choose the ridge by cross-validation: solved on one fold of the tokens, its error taken on the other.
 
     Args:
         weight_OK: Dense weight, shape (O, K).
         gram_FKK: Gram matrix of each fold, shape (F, K, K).
         kept: Indices of the features that stay.
+        noise_K: As in `least_squares`, over all folds.
 
     Returns:
         One of `RIDGES`; `BLIND_RIDGE` where a fold is empty, as with a single calibration example.
     """
     if not bool((gram_FKK.diagonal(dim1=1, dim2=2).sum(1) > 0).all()):
         return BLIND_RIDGE
-    total_KK = gram_FKK.sum(0)
+    total_KK, folds = gram_FKK.sum(0), len(gram_FKK)
+    rest_K = None if noise_K is None else noise_K * (folds - 1) / folds
 
     def error(ridge: float) -> float:
         found = 0.0
         for fold_KK in gram_FKK:
-            solved_OS = least_squares(weight_OK, total_KK - fold_KK, kept, ridge=ridge)
+            solved_OS = least_squares(weight_OK, total_KK - fold_KK, kept, ridge=ridge, noise_K=rest_K)
             difference_OK = weight_OK.clone()
             difference_OK[:, kept] -= solved_OS
             found += float(((difference_OK @ fold_KK) * difference_OK).sum())
+            if noise_K is not None:
+                found += float((solved_OS.square() @ noise_K[kept]).sum()) / folds
         return found
 
     return min(RIDGES, key=error)

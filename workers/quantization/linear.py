@@ -6,6 +6,7 @@ Shape letters: B batch, O output features, K input features, N blocks of K, G co
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -47,6 +48,61 @@ class CallScope:
         return batch // self.examples
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _DynamicCodes:
+    """An input as affine uint8, less 128.
+
+    Attributes:
+        codes_CXK: int8 where products are of integers, else float32.
+        scale_C1: Step of each call.
+        shift_C1: What is added to a code for 0 to stand for 0.
+    """
+
+    codes_CXK: Tensor
+    scale_C1: Tensor
+    shift_C1: Tensor
+
+
+class SharedInput:
+    """Codes of an input that several layers read one after the other, as those of queries, keys and values.
+
+    A layer that is handed the very tensor that the one before was handed gets the same codes.
+
+    Args:
+        readers: How many layers read it; after the last of them nothing is held any more.
+    """
+
+    def __init__(self, readers: int) -> None:
+        self._readers = readers
+        self._input: Tensor | None = None
+        self._codes: _DynamicCodes | None = None
+        self._left = 0
+
+    def codes(self, input: Tensor, calls: int, *, integers: bool) -> _DynamicCodes:
+        """Quantize an input of shape (B, ..., K) with one range for each call."""
+        if self._codes is None or self._input is not input or len(self._codes.scale_C1) != calls:
+            self._input, self._codes, self._left = input, _dynamic_codes(input, calls, integers=integers), self._readers
+        found = self._codes
+        self._left -= 1
+        if self._left == 0:
+            self._input = self._codes = None
+        return found
+
+
+def _dynamic_codes(input: Tensor, calls: int, *, integers: bool) -> _DynamicCodes:
+    input_CX = input.reshape(calls, -1)
+    low_C1, high_C1 = torch.aminmax(input_CX, dim=1, keepdim=True)
+    low_C1, high_C1 = low_C1.clamp(max=0), high_C1.clamp(min=0)
+    scale_C1 = (high_C1 - low_C1) / 255
+    scale_C1 = torch.where(scale_C1 > 0, scale_C1, torch.ones_like(scale_C1))
+    zero_C1 = torch.clamp(torch.round(-low_C1 / scale_C1), 0, 255)
+    codes_CX = (input_CX / scale_C1).round_().add_(zero_C1 - 128).clamp_(-128, 127)
+    codes_CXK = codes_CX.view(calls, -1, input.shape[-1])
+    return _DynamicCodes(
+        codes_CXK=codes_CXK.to(torch.int8) if integers else codes_CXK, scale_C1=scale_C1, shift_C1=128 - zero_C1
+    )
+
+
 class DynamicInt8Linear(nn.Module):
     """Per-channel symmetric int8 weights, inputs as affine uint8 with one range for each call.
 
@@ -64,9 +120,12 @@ class DynamicInt8Linear(nn.Module):
     weight: None = None
     """There is no such tensor; T5 asks for its type."""
 
-    def __init__(self, codes: Codes, bias_O: Tensor | None, scope: CallScope) -> None:
+    def __init__(
+        self, codes: Codes, bias_O: Tensor | None, scope: CallScope, shared: SharedInput | None = None
+    ) -> None:
         super().__init__()
         self.scope = scope
+        self._shared = shared or SharedInput(readers=1)
         self.register_buffer("codes_OK", codes.codes_OK)
         self.register_buffer("scale_O", codes.scale_ON[:, 0])
         self.register_buffer("bias_O", bias_O)
@@ -74,25 +133,19 @@ class DynamicInt8Linear(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Multiply; shape (..., K) to (..., O)."""
-        calls = self.scope.calls(input.shape[0])
-        input_CX = input.reshape(calls, -1)
-        low_C1, high_C1 = input_CX.amin(1, keepdim=True).clamp(max=0), input_CX.amax(1, keepdim=True).clamp(min=0)
-        scale_C1 = (high_C1 - low_C1) / 255
-        scale_C1 = torch.where(scale_C1 > 0, scale_C1, torch.ones_like(scale_C1))
-        zero_C1 = torch.clamp(torch.round(-low_C1 / scale_C1), 0, 255)
-        codes_CX = torch.round(input_CX / scale_C1).add_(zero_C1 - 128).clamp_(-128, 127)
-        sums_CXO = self._products(codes_CX.view(calls, -1, input.shape[-1]), 128 - zero_C1[:, :, None])
-        scaled_CXO = sums_CXO.mul_(scale_C1[:, :, None] * self.scale_O)
+        integers = input.device.type == "cpu" and has_int8_products()
+        codes = self._shared.codes(input, self.scope.calls(input.shape[0]), integers=integers)
+        scaled_CXO = self._products(codes).mul_(codes.scale_C1[:, :, None] * self.scale_O)
         if self.bias_O is not None:
             scaled_CXO += self.bias_O
         return scaled_CXO.view(*input.shape[:-1], -1)
 
-    def _products(self, codes_CXK: Tensor, shift_C11: Tensor) -> Tensor:
+    def _products(self, codes: _DynamicCodes) -> Tensor:
         """(codes + shift) W^T, whole numbers as float32."""
-        if codes_CXK.device.type != "cpu" or not has_int8_products():
+        shift_C11, codes_CXK = codes.shift_C1[:, :, None], codes.codes_CXK
+        if codes_CXK.dtype is not torch.int8:
             return nn.functional.linear(codes_CXK + shift_C11, self.codes_OK.float())
-        codes_TK = codes_CXK.flatten(0, 1).to(torch.int8)
-        sums_CXO = torch._int_mm(codes_TK, self.codes_OK.t()).view(*codes_CXK.shape[:-1], -1)
+        sums_CXO = torch._int_mm(codes_CXK.flatten(0, 1), self.codes_OK.t()).view(*codes_CXK.shape[:-1], -1)
         return sums_CXO.add_(shift_C11.int() * self.sums_O).float()
 
 
@@ -173,7 +226,14 @@ class Bypass(nn.Module):
         return (input, None) if self.returns_tuple else input
 
 
-def make_linear(tensors: Mapping[str, Tensor], target: Format, *, in_features: int, scope: CallScope) -> nn.Module:
+def make_linear(
+    tensors: Mapping[str, Tensor],
+    target: Format,
+    *,
+    in_features: int,
+    scope: CallScope,
+    shared: SharedInput | None = None,
+) -> nn.Module:
     """Build the layer of a format from its stored tensors.
 
     Args:
@@ -181,6 +241,7 @@ def make_linear(tensors: Mapping[str, Tensor], target: Format, *, in_features: i
         target: The format.
         in_features: Columns of the weight.
         scope: Where one call ends, shared by all layers of a model.
+        shared: Shared by layers that read the same input; None where there is but one.
     """
     bias_O = tensors.get("bias")
     if not target.is_quantized:
@@ -193,5 +254,5 @@ def make_linear(tensors: Mapping[str, Tensor], target: Format, *, in_features: i
     block = in_features if target.group_size is None else target.group_size
     codes = Codes(codes_OK=tensors["codes"], scale_ON=tensors["scale"], zeros_ON=tensors.get("zeros"), block=block)
     if target.activation is ActivationPrecision.INT8_PER_TENSOR:
-        return DynamicInt8Linear(codes, bias_O, scope)
+        return DynamicInt8Linear(codes, bias_O, scope, shared)
     return BlockInt4Linear(codes, bias_O)

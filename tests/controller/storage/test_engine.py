@@ -5,12 +5,28 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import create_engine, inspect, text
 
-from controller.storage import StorageError, engine, open_database, upgrade_database
+from controller.storage import Repository, StorageError, engine, open_database, upgrade_database
+from controller.storage.quality import QualityStore, encode_per_example
 from controller.storage.schema import Base
+from search_spaces.policy import Choice, Policy
+
+_MOMENT = "2025-01-01 00:00:00.000000"
+_OLD_ROWS = (
+    "INSERT INTO studies VALUES "
+    f"('s', 'digits', 1, 'complete', 'j', '{{}}', '{{}}', 'd', '[]', 1, '{_MOMENT}', '{_MOMENT}')",
+    "INSERT INTO trials (study_id, number, role, name, policy_digest, policy_json, state, attempt_count, quality, "
+    "latency_ms, size_bytes) VALUES ('s', 0, 'baseline', 'dense', 'd', "
+    f"""'{Policy({"layer.0": Choice(4, "w8a8")}).to_json()}', 'complete', 1, 0.75, 1.5, 100)""",
+    "INSERT INTO attempts (token, study_id, number, ordinal, worker, outcome, started_at) VALUES "
+    f"('t', 's', 0, 1, 'slot 0', 'reported', '{_MOMENT}')",
+    "INSERT INTO quality_scores VALUES "
+    f"('e', 'd', 'search', 0, 'accuracy', 0.75, 0.1, 2.5, X'{encode_per_example((1.0, 0.0)).hex()}', '{_MOMENT}')",
+)
 
 
 def url_of(folder: Path) -> str:
@@ -84,8 +100,8 @@ def test_tables_of_another_program_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_an_upgrade_of_this_release_changes_nothing(tmp_path: Path) -> None:
-    assert upgrade_database(url_of(tmp_path)) == (None, "0001")
-    assert upgrade_database(url_of(tmp_path)) == ("0001", "0001")
+    assert upgrade_database(url_of(tmp_path)) == (None, "0002")
+    assert upgrade_database(url_of(tmp_path)) == ("0002", "0002")
 
 
 @pytest.fixture
@@ -93,9 +109,9 @@ def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that knows one more migration than this one."""
     folder = tmp_path / "migrations"
     shutil.copytree(engine.MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "0002_next.py").write_text(
+    (folder / "versions" / "0003_next.py").write_text(
         "import sqlalchemy as sa\nfrom alembic import op\n"
-        "revision = '0002'\ndown_revision = '0001'\nbranch_labels = None\ndepends_on = None\n"
+        "revision = '0003'\ndown_revision = '0002'\nbranch_labels = None\ndepends_on = None\n"
         "def upgrade():\n    op.add_column('studies', sa.Column('lease_holder', sa.Text(), nullable=True))\n"
     )
     monkeypatch.setattr(engine, "MIGRATIONS", folder)
@@ -107,7 +123,35 @@ def test_upgrade_brings_an_older_database_forward(
     url = url_of(tmp_path)
     open_database(url).dispose()
     request.getfixturevalue("next_release")
-    assert upgrade_database(url) == ("0001", "0002")
+    assert upgrade_database(url) == ("0002", "0003")
     database = open_database(url)
     assert "lease_holder" in {column["name"] for column in inspect(database).get_columns("studies")}
+    database.dispose()
+
+
+def test_the_first_schema_is_brought_forward_with_its_rows(tmp_path: Path) -> None:
+    """Scores of old studies were all made on whole splits."""
+    path = tmp_path / "old.db"
+    before = {"studies": 0, "trials": 0, "attempts": 0}
+    script = engine._script_config()
+    with create_engine(f"sqlite:///{path}").begin() as connection:
+        script.attributes["connection"] = connection
+        command.upgrade(script, "0001")
+        for statement in _OLD_ROWS:
+            connection.exec_driver_sql(statement)
+        before = {table: connection.execute(text(f"SELECT * FROM {table}")).mappings().all() for table in before}
+    with pytest.raises(StorageError, match=r"has schema 0001, and this program needs 0002"):
+        open_database(f"sqlite:///{path}")
+    assert upgrade_database(f"sqlite:///{path}") == ("0001", "0002")
+    database = open_database(f"sqlite:///{path}")
+    with database.connect() as connection:
+        for table, rows in before.items():
+            now = connection.execute(text(f"SELECT * FROM {table}")).mappings().all()
+            assert [{name: row[name] for name in rows[0]} for row in now] == [dict(row) for row in rows]
+    (trial,) = Repository(database).trials("s")
+    assert (trial.rung, trial.share, trial.quality) == (None, 1.0, 0.75)
+    found = QualityStore(database, "e").get("d", "search")
+    assert found is not None
+    assert (found.value, found.per_example, found.rung, found.share) == (0.75, (1.0, 0.0), None, 1.0)
+    assert QualityStore(database, "e").all_of("search") == {"d": found}
     database.dispose()

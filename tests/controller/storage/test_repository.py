@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -157,7 +158,7 @@ def test_a_paid_score_is_kept_for_every_study(repository: Repository, study: Stu
     assert store.get(POLICY.digest, "search") == QUALITY
     assert store.all_of("search") == {POLICY.digest: QUALITY}
     assert store.get(POLICY.digest, "holdout") is None
-    assert store.get(POLICY.digest, "search", rung=1) is None
+    assert store.get(POLICY.digest, "search", rung=1) == QUALITY
     assert repository.quality_store("other").get(POLICY.digest, "search") is None
 
 
@@ -196,3 +197,35 @@ def test_a_moment_without_a_zone_is_refused(repository: Repository, study: Study
         session.add(row)
         with pytest.raises(StatementError, match="a moment needs a time zone"):
             session.flush()
+
+
+def test_a_score_on_a_rung_is_kept_beside_the_one_on_the_whole_split(repository: Repository) -> None:
+    store = repository.quality_store("e")
+    partial = replace(QUALITY, value=0.5, rung=1, share=0.125)
+    store.put(POLICY.digest, "search", partial)
+    assert store.get(POLICY.digest, "search") is None
+    assert store.get(POLICY.digest, "search", rung=0) is None
+    assert store.get(POLICY.digest, "search", rung=1) == partial
+    assert store.all_of("search") == {}
+    store.put(POLICY.digest, "search", QUALITY)
+    assert store.all_of("search") == {POLICY.digest: QUALITY}
+    assert store.get(POLICY.digest, "search", rung=1) == QUALITY
+
+
+def test_an_estimate_of_a_trial_that_stopped_early_is_its_own(repository: Repository, study: StudyRecord) -> None:
+    repository.start_attempt(study, running(0, "a"), worker="w")
+    estimate = replace(QUALITY, per_example=(), share=0.3)
+    assert repository.complete(study, "a", estimate, evaluation_digest="e", split="search") is TellOutcome.ACCEPTED
+    (trial,) = repository.trials(study.id)
+    assert (trial.state, trial.stopped_early, trial.share, trial.quality) == (TrialState.PRUNED, True, 0.3, 0.75)
+    assert repository.quality_store("e").get(POLICY.digest, "search") is None
+    assert repository.quality_store("e").get(POLICY.digest, "search", rung=0) is None
+
+
+def test_a_probe_is_complete_on_its_rung(repository: Repository, study: StudyRecord) -> None:
+    repository.start_attempt(study, replace(running(0, "a"), rung=1), worker="w")
+    partial = replace(QUALITY, rung=1, share=0.125)
+    assert repository.complete(study, "a", partial, evaluation_digest="e", split="search") is TellOutcome.ACCEPTED
+    (trial,) = repository.trials(study.id)
+    assert (trial.state, trial.stopped_early, trial.rung, trial.share) == (TrialState.COMPLETE, False, 1, 0.125)
+    assert repository.quality_store("e").get(POLICY.digest, "search", rung=1) == partial

@@ -110,6 +110,21 @@ def test_any_gram_gives_a_whole_order(
     assert bool(least_squares(w, x.T @ x, kept, ridge=ridge).isfinite().all())
 
 
+def test_noise_is_what_noisy_inputs_would_say() -> None:
+    """Least squares on inputs with noise added, tokens by the thousand, whose outputs are those without it."""
+    generator = torch.Generator().manual_seed(0)
+    x, w = _inputs(200, 6, 0), _weight(3, 6, 0)
+    noise_K = torch.tensor([0.0, 4.0, 0.5, 1.0, 0.0, 2.0], dtype=torch.float64)
+    kept = torch.tensor([1, 2, 5])
+    solved = least_squares(w, x.T @ x, kept, ridge=1e-9, noise_K=200 * noise_K)
+    many = x.repeat(2000, 1)
+    noisy = many + torch.randn(many.shape, generator=generator, dtype=torch.float64) * noise_K.sqrt()
+    expected = torch.linalg.lstsq(noisy[:, kept], many @ w.T).solution.T
+    torch.testing.assert_close(solved, expected, rtol=0.05, atol=0.02)
+    clean = least_squares(w, x.T @ x, kept, ridge=1e-9)
+    assert float(solved.norm()) < float(clean.norm())
+
+
 class TestRidge:
     def test_plenty_of_data_wants_little(self) -> None:
         x, w = _inputs(4000, 8, 0), _weight(4, 8, 0)

@@ -19,6 +19,7 @@ from workers.quantization.linear import (
     CallScope,
     ConstantBranch,
     DynamicInt8Linear,
+    SharedInput,
     make_linear,
 )
 from workers.targets.onnxruntime_cpu import open_session
@@ -168,6 +169,30 @@ class TestCallScope:
         layer = BlockInt4Linear(codes, bias)
         x = _input(6, 5, 40)
         torch.testing.assert_close(layer(x)[2:3], layer(x[2:3]))
+
+
+class TestSharedInput:
+    def test_readers_of_one_tensor_give_what_each_gives_alone(self) -> None:
+        scope, shared = CallScope(), SharedInput(readers=3)
+        weights = [_codes("w8a8", 12, 16, seed) for seed in range(3)]
+        alone = [DynamicInt8Linear(codes, bias, scope) for codes, bias in weights]
+        together = [DynamicInt8Linear(codes, bias, scope, shared) for codes, bias in weights]
+        for seed, scope.examples in enumerate((2, None, 3, 2)):
+            x = _input(6, 5, 16, seed=seed)
+            for one, other in zip(alone, together, strict=True):
+                assert other(x).equal(one(x))
+            assert shared._input is None, "nothing is held once all have read"
+
+    def test_another_tensor_or_other_calls_are_quantized_afresh(self) -> None:
+        scope, shared = CallScope(), SharedInput(readers=3)
+        codes, bias = _codes("w8a8", 12, 16)
+        alone, together = DynamicInt8Linear(codes, bias, scope), DynamicInt8Linear(codes, bias, scope, shared)
+        x = _input(6, 5, 16) * torch.arange(1, 7)[:, None, None]
+        assert together(x).equal(alone(x))
+        other = x * 2
+        assert together(other).equal(alone(other))
+        scope.examples = 2
+        assert together(other).equal(alone(other))
 
 
 class TestMakeLinear:

@@ -1,0 +1,248 @@
+"""What a search costs beside its trials: time and memory of `ask` and `tell`, with workers that answer at once.
+
+    python -m benchmarks.controller_overhead
+    python -m benchmarks.controller_overhead --parameters 50
+    python -m benchmarks.controller_overhead --sampler tpe --trials 1000
+
+The real study on a SQLite file, one process, a simulated model of units with two parameters each (keep and format),
+probes and racing as in every job. A trial's time is what `ask` and `tell` took for it, proposals that needed no worker
+included. `growth` compares medians of the last and the first thousand trials in full: a probe is planned ahead and
+costs the sampler next to nothing, so counting probes would make later trials look dearer than they are made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from optuna.samplers import BaseSampler
+
+from benchmarks.recording import record
+from controller.storage import Repository, open_database
+from controller.storage.quality import QualityStore
+from controller.study import Study
+from controller.study_config import StudyConfig
+from workers.simulated import SIMULATED_EXAMPLES, SimulatedConfig, SimulatedCosts, SimulatedWorker, simulated_space
+
+_WINDOW = 1000
+_MEGABYTE = 1e6
+_SAMPLER_PARTS = ("before_trial", "infer_relative_search_space", "sample_relative", "sample_independent", "after_trial")
+_DATABASE_PARTS = ("put_trial", "start_attempt", "complete", "fail")
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Seconds that were spent inside some functions.
+
+    Attributes:
+        seconds: Sum so far.
+    """
+
+    seconds: float = 0.0
+    _inside: bool = field(default=False, repr=False)
+
+    def watch(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that does the same and is timed; what it calls in turn counts once."""
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            if self._inside:
+                return function(*args, **kwargs)
+            self._inside = True
+            started = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.seconds += time.perf_counter() - started
+                self._inside = False
+
+        return timed
+
+    def watch_methods(self, owner: object, names: Sequence[str]) -> None:
+        """Time methods of one object."""
+        for name in names:
+            setattr(owner, name, self.watch(getattr(owner, name)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialTime:
+    """What one trial took, in milliseconds.
+
+    Attributes:
+        whole_ms: `ask` and `tell`.
+        sampler_ms: The sampler's part of it.
+        database_ms: The database's part of it.
+        is_probe: Whether it was scored on a rung only.
+        stopped_early: Whether racing ended it.
+    """
+
+    whole_ms: float
+    sampler_ms: float
+    database_ms: float
+    is_probe: bool
+    stopped_early: bool
+
+
+def main() -> None:
+    """Run one study and print what it cost."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parameters", type=int, default=400, help="two for each unit of the simulated model")
+    parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--sampler", default="frontier")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--profile", type=Path, help="write a cProfile of the run to this file")
+    arguments = parser.parse_args()
+    config = study_config(arguments.parameters // 2, arguments.sampler, arguments.trials, arguments.seed)
+    with tempfile.TemporaryDirectory(prefix="paretrim-bench-") as folder:
+        found = _profiled(arguments.profile, lambda: run_study(config, Path(folder), arguments.trials))
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _MEGABYTE
+        reopened_s = _reopen(config, Path(folder))
+    name = f"controller_overhead-{arguments.sampler}-{arguments.parameters}"
+    record(
+        name,
+        {
+            "sampler": arguments.sampler,
+            "parameters": arguments.parameters,
+            "trials": len(found),
+            **figures(found),
+            "peak_mb": round(peak_mb, 1),
+        },
+        details={**details(found), "reopened_s": round(reopened_s, 2)},
+    )
+
+
+def study_config(units: int, sampler: str, trials: int, seed: int) -> StudyConfig:
+    """A study of a simulated model; a trial that racing stops counts in part, so there is always one left."""
+    return StudyConfig(
+        name="overhead",
+        space=simulated_space(units),
+        sampler=sampler,
+        seed=seed,
+        trials=2 * trials,
+        examples=SIMULATED_EXAMPLES,
+        evaluation_digest="simulated",
+    )
+
+
+def run_study(config: StudyConfig, folder: Path, trials: int) -> list[TrialTime]:
+    """Search until so many trials were told, the baselines apart; return what each of them took."""
+    worker = SimulatedWorker(SimulatedConfig(space=config.space, seed=config.seed, rung_noise=0.3, races=True))
+    database = open_database(f"sqlite:///{folder}/paretrim.db")
+    repository = Repository(database)
+    study = Study.open(config, repository, SimulatedCosts(config.space))
+    sampler, stored = Stopwatch(), Stopwatch()
+    watched: BaseSampler = study._proposer._study.sampler
+    sampler.watch_methods(watched, _SAMPLER_PARTS)
+    stored.watch_methods(repository, _DATABASE_PARTS)
+    scores: QualityStore = study._scores
+    stored.watch_methods(scores, ("get",))
+    found: list[TrialTime] = []
+    baselines = study.progress().baselines_total
+    while len(found) < trials:
+        sampler.seconds = stored.seconds = 0.0
+        started = time.perf_counter()
+        requests = study.ask()
+        asked_s = time.perf_counter() - started
+        if study.stop_reason is not None:
+            break
+        for request in requests:
+            report = worker.evaluate(request)
+            started = time.perf_counter()
+            study.tell(report)
+            told_s = time.perf_counter() - started
+            if request.trial >= baselines:
+                found.append(
+                    TrialTime(
+                        whole_ms=1e3 * (asked_s + told_s),
+                        sampler_ms=1e3 * sampler.seconds,
+                        database_ms=1e3 * stored.seconds,
+                        is_probe=request.rung is not None,
+                        stopped_early=report.scores.quality.stopped_early,
+                    )
+                )
+                _tell_progress(found)
+    study.close()
+    database.dispose()
+    return found
+
+
+def figures(found: Sequence[TrialTime]) -> dict[str, Any]:
+    """Median and 99th percentile of all trials, and the last thousand in full over the first."""
+    whole = [trial.whole_ms for trial in found]
+    return {
+        "median_ms": round(statistics.median(whole), 2),
+        "p99_ms": round(float(np.percentile(whole, 99)), 2),
+        "growth": _growth([trial.whole_ms for trial in found if not trial.is_probe]),
+    }
+
+
+def details(found: Sequence[TrialTime]) -> dict[str, Any]:
+    """Where the time goes."""
+    full = [trial for trial in found if not trial.is_probe]
+    parts = {
+        "sampler": [trial.sampler_ms for trial in full],
+        "database": [trial.database_ms for trial in full],
+        "rest": [trial.whole_ms - trial.sampler_ms - trial.database_ms for trial in full],
+    }
+    return {
+        "probes": len(found) - len(full),
+        "stopped_early": sum(trial.stopped_early for trial in full),
+        "full_median_ms": _median([trial.whole_ms for trial in full]),
+        "full_mean_ms": round(float(np.mean([trial.whole_ms for trial in full])), 2) if full else None,
+        "probe_median_ms": _median([trial.whole_ms for trial in found if trial.is_probe]),
+        "growth_with_probes": _growth([trial.whole_ms for trial in found]),
+        **{f"{part}_median_ms": _median(values) for part, values in parts.items()},
+        **{f"{part}_growth": _growth(values) for part, values in parts.items()},
+    }
+
+
+def _growth(values: Sequence[float]) -> float | None:
+    """Median of the last window over that of the first; None without any."""
+    window = min(_WINDOW, len(values) // 2)
+    if not window:
+        return None
+    return round(statistics.median(values[-window:]) / statistics.median(values[:window]), 2)
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return round(statistics.median(values), 2) if values else None
+
+
+def _reopen(config: StudyConfig, folder: Path) -> float:
+    """Seconds until a new controller has the study again."""
+    database = open_database(f"sqlite:///{folder}/paretrim.db")
+    started = time.perf_counter()
+    Study.open(config, Repository(database), SimulatedCosts(config.space))
+    seconds = time.perf_counter() - started
+    database.dispose()
+    return seconds
+
+
+def _profiled(file: Path | None, run: Callable[[], list[TrialTime]]) -> list[TrialTime]:
+    if file is None:
+        return run()
+    import cProfile
+
+    profile = cProfile.Profile()
+    found = profile.runcall(run)
+    profile.dump_stats(file)
+    return found
+
+
+def _tell_progress(found: Sequence[TrialTime]) -> None:
+    if len(found) % _WINDOW == 0:
+        recent = [trial.whole_ms for trial in found[-_WINDOW:]]
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _MEGABYTE
+        sys.stderr.write(f"{len(found)} trials: {statistics.median(recent):.2f} ms a trial, {peak_mb:.0f} MB\n")
+
+
+if __name__ == "__main__":
+    main()
