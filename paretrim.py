@@ -1,4 +1,4 @@
-"""Paretrim's public face: load_job, search, front, export, profile.
+"""Paretrim's public face: load_job, search, front, export, profile, sensitivity, sweep.
 
 Importing this module checks that its four packages are the ones that lie beside it, and imports nothing heavy.
 """
@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from controller.job import JobSpec
     from controller.results import ExportSummary, ProfileSummary, Progress, SearchResult
+    from controller.sensitivity_report import SensitivityReport
+    from controller.sweep_report import SweepResult
     from workers.model import ModelConfig
     from workers.targets.base import TargetConfig
 
-__all__ = ["check_packages", "export", "front", "load_job", "profile", "search"]
+__all__ = ["check_packages", "export", "front", "load_job", "profile", "search", "sensitivity", "sweep"]
 
 PACKAGES = ("controller", "workers", "evaluators", "search_spaces")
 
@@ -73,11 +75,12 @@ def search(job: JobSpec | str | Path, *, on_progress: Callable[[Progress], None]
     return operations.run_search(spec, on_progress or _ignore)
 
 
-def front(study: str, *, storage: str | None = None) -> SearchResult:
+def front(study: str, *, pick: str | None = None, storage: str | None = None) -> SearchResult:
     """Return the front of a study beside its baselines.
 
     Args:
         study: Name of the study: the job's name.
+        pick: Rule that picks a member, in words ("weighted alpha=0.7"); the result says which and why.
         storage: Database URL; None takes the default file in the current folder.
     """
     from controller.job import DEFAULT_STORAGE, check_study_name
@@ -85,7 +88,7 @@ def front(study: str, *, storage: str | None = None) -> SearchResult:
     name = check_study_name(study)
     from controller import operations
 
-    return operations.load_front(name, storage or DEFAULT_STORAGE)
+    return operations.load_front(name, storage or DEFAULT_STORAGE, pick=pick)
 
 
 def export(
@@ -132,6 +135,61 @@ def profile(
     from controller import operations
 
     return operations.run_profile(model, target, Path(out), on_progress or _ignore)
+
+
+def sensitivity(
+    job: JobSpec | str | Path,
+    *,
+    measure: bool = False,
+    fisher: bool = False,
+    out: str | Path | None = None,
+    csv: str | Path | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> SensitivityReport:
+    """Report what each unit loses when it alone is changed, from the probes of the job's study.
+
+    Args:
+        job: A job, or the path of a job file.
+        measure: Whether changes that nobody scored are scored now, on a sixteenth of the search examples.
+        fisher: Whether the Fisher information of each unit's weights is computed, where it was not yet.
+        out: Folder for the report as CSV, JSON, page and picture; None for none.
+        csv: File for the table alone; None for none.
+        on_progress: Called now and then.
+    """
+    from controller import operations
+
+    spec = load_job(job) if isinstance(job, (str, Path)) else job
+    return operations.run_sensitivity(
+        spec,
+        on_progress or _ignore,
+        measure=measure,
+        fisher=fisher,
+        out=None if out is None else Path(out),
+        csv=None if csv is None else Path(csv),
+    )
+
+
+def sweep(
+    job: JobSpec | str | Path,
+    *,
+    keep: Sequence[float],
+    max_drop: float | None = None,
+    format: str | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> SweepResult:
+    """Score uniform policies at some keep ratios, and say which lose no more quality than tolerated.
+
+    Args:
+        job: A job, or the path of a job file.
+        keep: Shares of heads and channels that stay, above 0 to 1.
+        max_drop: Tolerated loss, 0 to 1 (0.02 is two points); None takes the job's constraint, or 0.01.
+        format: One number format for all; None takes the job's formats.
+        on_progress: Called now and then.
+    """
+    from controller import operations
+
+    spec = load_job(job) if isinstance(job, (str, Path)) else job
+    return operations.run_sweep(spec, on_progress or _ignore, keep=keep, max_drop=max_drop, format=format)
 
 
 def _ignore(progress: Progress) -> None:

@@ -19,14 +19,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from optuna.samplers import BaseSampler
 
 from benchmarks.recording import record
+from controller.job import Objective
 from controller.storage import Repository, open_database
 from controller.storage.quality import QualityStore
 from controller.study import Study
@@ -78,6 +80,7 @@ class TrialTime:
 
     Attributes:
         whole_ms: `ask` and `tell`.
+        cpu_ms: Their time on the processor, which other programs do not stretch.
         sampler_ms: The sampler's part of it.
         database_ms: The database's part of it.
         is_probe: Whether it was scored on a rung only.
@@ -85,6 +88,7 @@ class TrialTime:
     """
 
     whole_ms: float
+    cpu_ms: float
     sampler_ms: float
     database_ms: float
     is_probe: bool
@@ -98,9 +102,15 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--sampler", default="frontier")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--no-racing", action="store_true", help="score every trial in full: more for samplers to learn"
+    )
     parser.add_argument("--profile", type=Path, help="write a cProfile of the run to this file")
     arguments = parser.parse_args()
-    config = study_config(arguments.parameters // 2, arguments.sampler, arguments.trials, arguments.seed)
+    config = replace(
+        study_config(arguments.parameters // 2, arguments.sampler, arguments.trials, arguments.seed),
+        racing=not arguments.no_racing,
+    )
     with tempfile.TemporaryDirectory(prefix="paretrim-bench-") as folder:
         found = _profiled(arguments.profile, lambda: run_study(config, Path(folder), arguments.trials))
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _MEGABYTE
@@ -124,6 +134,7 @@ def study_config(units: int, sampler: str, trials: int, seed: int) -> StudyConfi
     return StudyConfig(
         name="overhead",
         space=simulated_space(units),
+        objectives=(Objective.QUALITY, Objective.LATENCY_MS),
         sampler=sampler,
         seed=seed,
         trials=2 * trials,
@@ -148,20 +159,21 @@ def run_study(config: StudyConfig, folder: Path, trials: int) -> list[TrialTime]
     baselines = study.progress().baselines_total
     while len(found) < trials:
         sampler.seconds = stored.seconds = 0.0
-        started = time.perf_counter()
+        started = _clocks_ms()
         requests = study.ask()
-        asked_s = time.perf_counter() - started
+        asked = _clocks_ms() - started
         if study.stop_reason is not None:
             break
         for request in requests:
             report = worker.evaluate(request)
-            started = time.perf_counter()
+            started = _clocks_ms()
             study.tell(report)
-            told_s = time.perf_counter() - started
+            whole_ms, cpu_ms = (asked + _clocks_ms() - started).tolist()
             if request.trial >= baselines:
                 found.append(
                     TrialTime(
-                        whole_ms=1e3 * (asked_s + told_s),
+                        whole_ms=whole_ms,
+                        cpu_ms=cpu_ms,
                         sampler_ms=1e3 * sampler.seconds,
                         database_ms=1e3 * stored.seconds,
                         is_probe=request.rung is not None,
@@ -172,6 +184,11 @@ def run_study(config: StudyConfig, folder: Path, trials: int) -> list[TrialTime]
     study.close()
     database.dispose()
     return found
+
+
+def _clocks_ms() -> npt.NDArray[np.float64]:
+    """What the wall clock and the processor's clock show."""
+    return 1e3 * np.array([time.perf_counter(), time.process_time()])
 
 
 def figures(found: Sequence[TrialTime]) -> dict[str, Any]:
@@ -195,6 +212,9 @@ def details(found: Sequence[TrialTime]) -> dict[str, Any]:
     return {
         "probes": len(found) - len(full),
         "stopped_early": sum(trial.stopped_early for trial in full),
+        "cpu_median_ms": _median([trial.cpu_ms for trial in found]),
+        "full_cpu_median_ms": _median([trial.cpu_ms for trial in full]),
+        "cpu_growth": _growth([trial.cpu_ms for trial in full]),
         "full_median_ms": _median([trial.whole_ms for trial in full]),
         "full_mean_ms": round(float(np.mean([trial.whole_ms for trial in full])), 2) if full else None,
         "probe_median_ms": _median([trial.whole_ms for trial in found if trial.is_probe]),
@@ -231,7 +251,7 @@ def _profiled(file: Path | None, run: Callable[[], list[TrialTime]]) -> list[Tri
         return run()
     import cProfile
 
-    profile = cProfile.Profile()
+    profile = cProfile.Profile(time.process_time)
     found = profile.runcall(run)
     profile.dump_stats(file)
     return found

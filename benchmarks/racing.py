@@ -26,6 +26,7 @@ from benchmarks.recording import record
 from controller.front import FrontMember, pareto_front
 from controller.job import Constraints, JobSpec
 from controller.preparation import describe, price
+from controller.progress import measure_progress
 from controller.samplers import SAMPLERS
 from controller.storage import Repository, TrialRecord, TrialRole, open_database
 from controller.study import Study
@@ -48,6 +49,7 @@ class Outcome:
         stopped_wrongly: Those of them that would have entered the final front.
         trials: Trials that were not free.
         hypervolume: What its front covers.
+        volumes: What its front covered after each trial, with the examples that were evaluated until then.
         seconds: Time of the evaluations.
     """
 
@@ -56,18 +58,24 @@ class Outcome:
     stopped_wrongly: int
     trials: int
     hypervolume: float
+    volumes: tuple[tuple[float, float], ...]
     seconds: float
+
+    def volume_after(self, examples: float) -> float:
+        """Hypervolume once so many examples were evaluated."""
+        return max((volume for spent, volume in self.volumes if spent <= examples + 0.5), default=0.0)
 
 
 class Bench:
     """The digits transformer; whole scores that racing does not touch are computed once for all runs.
 
     Args:
-        folder: Takes model, table, variants and databases.
+        folder: Takes model, table and variants.
+        scratch: Takes a database for each search, as none may find scores of another.
         batch: Examples in one call on the target; None takes the example job's.
     """
 
-    def __init__(self, folder: Path, *, batch: int | None = None) -> None:
+    def __init__(self, folder: Path, scratch: Path, *, batch: int | None = None) -> None:
         job = job_for(None, folder)
         target = job.target if batch is None else job.target.model_copy(update={"batch": batch})
         self.job: JobSpec = job.model_copy(update={"constraints": Constraints(), "target": target})
@@ -77,7 +85,7 @@ class Bench:
         self.worker = TrialWorker(priced.description.spec)
         self.worker.prepare()
         self._whole: dict[str, Quality] = {}
-        self._folder = folder
+        self._scratch = scratch
         self._runs = 0
 
     def run(self, sampler: str, seed: int, *, trials: int, racing: bool) -> Outcome:
@@ -96,7 +104,7 @@ class Bench:
             evaluation_digest=self.worker.evaluation_digest,
             chance_quality=self.worker.task.chance([example.label for example in examples]),
         )
-        database = open_database(f"sqlite:///{self._folder}/run-{self._runs}.db")
+        database = open_database(f"sqlite:///{self._scratch}/run-{self._runs}.db")
         study = Study.open(config, Repository(database), self.costs.costs)
         while not study.finished and self._proposed(study) < trials:
             for request in study.ask():
@@ -111,6 +119,7 @@ class Bench:
             stopped_wrongly=sum(self._enters(t, progress.front) for t in proposed if t.stopped_early),
             trials=len(proposed),
             hypervolume=progress.hypervolume,
+            volumes=_volumes(config, study.trials),
             seconds=sum(trial.seconds or 0.0 for trial in proposed),
         )
 
@@ -153,7 +162,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.folder or Path(scratch)
-        bench = Bench(folder, batch=arguments.batch)
+        bench = Bench(folder, Path(scratch), batch=arguments.batch)
         samplers = [*HEADLINE_SAMPLERS, *(name for name in _OTHER_SAMPLERS if name in SAMPLERS)]
         runs = {name: _compare(bench, name, arguments.seeds, arguments.trials) for name in samplers}
     headline = [pair for name in HEADLINE_SAMPLERS for pair in runs[name]]
@@ -162,11 +171,24 @@ def main() -> None:
         "search_examples": len(bench.worker.splits.search),
         "trials": arguments.trials,
         "seeds": arguments.seeds,
-        "by_sampler": {name: {**_figures(pairs), **_mistakes(pairs)} for name, pairs in runs.items()},
+        "by_sampler": {name: {**_figures(pairs), **_more(pairs)} for name, pairs in runs.items()},
     }
     record(
         "racing" if arguments.batch is None else f"racing-batch-{arguments.batch}", _figures(headline), details=details
     )
+
+
+def _volumes(config: StudyConfig, trials: list[TrialRecord]) -> tuple[tuple[float, float], ...]:
+    """Examples evaluated and hypervolume after each trial, the baselines being there from the start."""
+    assert config.examples is not None
+    found, spent = [], 0.0
+    for count, trial in enumerate(trials, start=1):
+        if trial.role is TrialRole.BASELINE:
+            continue
+        spent += 0.0 if trial.repeat_of is not None else trial.share * config.examples
+        volume = measure_progress(config, trials[:count], elapsed_s=0.0, stop=None).hypervolume
+        found.append((spent, volume or 0.0))
+    return tuple(found)
 
 
 def _compare(bench: Bench, sampler: str, seeds: int, trials: int) -> list[tuple[Outcome, Outcome]]:
@@ -191,8 +213,11 @@ def _figures(pairs: list[tuple[Outcome, Outcome]]) -> dict[str, float]:
     }
 
 
-def _mistakes(pairs: list[tuple[Outcome, Outcome]]) -> dict[str, int]:
+def _more(pairs: list[tuple[Outcome, Outcome]]) -> dict[str, float]:
+    """Further figures; the gain is over a search without racing that ends after as many examples."""
+    gains = [r.hypervolume / w.volume_after(r.examples) - 1 for w, r in pairs]
     return {
+        "hypervolume_gain_for_equal_examples": round(fmean(gains), 5),
         "trials": sum(r.trials for _, r in pairs),
         "stopped": sum(r.stopped for _, r in pairs),
         "stopped_wrongly": sum(r.stopped_wrongly for _, r in pairs),

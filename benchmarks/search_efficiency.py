@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--budget", type=int, help="evaluations of each sampler; 1280 on digits, else 512")
     parser.add_argument("--quick", action="store_true", help="one seed, 96 evaluations")
     parser.add_argument("--stock-only", action="store_true", help="fill the folder, print nothing")
+    parser.add_argument("--kept-only", action="store_true", help="compare with the stock curves that the folder holds")
     arguments = parser.parse_args()
     is_digits = arguments.model == "digits"
     budget = arguments.budget or (96 if arguments.quick else 1280 if is_digits else 512)
@@ -59,8 +60,11 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         bench = Bench(None if is_digits else Path(arguments.model), folder, examples=None if is_digits else 128)
         chosen = range(arguments.first_seed, arguments.first_seed + seeds)
-        found = {(seed, name): _stock(bench, name, seed, budget) for name in STOCK for seed in chosen}
-        stock = {seed: [found[seed, name] for name in STOCK] for seed in chosen}
+        runs = [(name, seed) for name in STOCK for seed in chosen]
+        if arguments.kept_only:
+            runs = [(name, seed) for name, seed in runs if bench.stock_file(name, seed, budget).exists()]
+        found = [_stock(bench, name, seed, budget) for name, seed in runs]
+        stock = {seed: [curve for curve in found if curve.seed == seed] for seed in chosen}
         if not arguments.stock_only:
             frontier = {
                 seed: _told(bench.search("frontier", make_frontier, seed=seed, budget=min(budget, 400)))

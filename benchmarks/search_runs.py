@@ -195,10 +195,7 @@ class Bench:
 
     def stock_search(self, name: str, make: Make, *, seed: int, budget: int, seconds: float) -> Curve:
         """Like `search`, kept in the folder: a stock sampler's way depends on nothing that we change."""
-        slug = f"{name}-{seed}-{budget}-{self.worker.evaluation_digest}-{self.worker.table_checksum[:8]}".replace(
-            " ", "-"
-        )
-        file = self._folder / f"curve-{slug}.json"
+        file = self.stock_file(name, seed, budget)
         if file.exists():
             body = json.loads(file.read_text(encoding="utf-8"))
             points = [(cost, volume) for cost, volume in body["points"]]
@@ -206,6 +203,11 @@ class Bench:
         curve = self.search(name, make, seed=seed, budget=budget, seconds=seconds)
         file.write_text(json.dumps({"points": curve.points, "seconds": curve.seconds}), encoding="utf-8")
         return curve
+
+    def stock_file(self, name: str, seed: int, budget: int) -> Path:
+        """Where the curve of a stock sampler is kept."""
+        made_on = f"{self.worker.evaluation_digest}-{self.worker.table_checksum[:8]}"
+        return self._folder / f"curve-{name.replace(' ', '-')}-{seed}-{budget}-{made_on}.json"
 
     def front(self, members: list[FrontMember]) -> list[FrontMember]:
         """Those that none dominates."""

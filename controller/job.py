@@ -60,7 +60,8 @@ class SearchConfig(BaseModel):
     model_config = _CONFIG
 
     sampler: str = Field(default="frontier", json_schema_extra={"enum": list(BUILT_IN)})
-    """Sampler that proposes policies: frontier (the default), evolution, gp, nsga2, nsga3, random, reinforce, tpe or a plug-in's."""
+    """Sampler that proposes policies: frontier (the default), evolution, gp, nsga2, nsga3, random, reinforce, tpe, or a
+    plug-in's."""
     trials: int = Field(default=100, ge=1, le=1_000_000)
     """Trials in all, baselines apart, 1 to 1,000,000; a larger number continues a finished study."""
     seed: int = Field(default=0, ge=0, le=2**32 - 1)

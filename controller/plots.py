@@ -46,7 +46,7 @@ def front_png(view: StudyView) -> bytes:
     figure = Figure(figsize=(9.0, 7.2), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     top, bottom = figure.subplots(2, 1, height_ratios=(3, 1))
-    figure.suptitle(_picture_text(view.title), fontsize=13, x=0.01, ha="left")
+    figure.suptitle(picture_text(view.title), fontsize=13, x=0.01, ha="left")
     _draw_scatter(top, view)
     steps = range(1, len(view.hypervolume_by_trial) + 1)
     bottom.step(steps, view.hypervolume_by_trial, where="post", color=PICTURE_COLOURS["front"])
@@ -251,19 +251,19 @@ def _draw_scatter(axes: "Axes", view: StudyView) -> None:
             if kind not in ("uniform", "dense") and not point.knee:
                 continue
             axes.annotate(
-                _picture_text(point.name if kind != "front" else "knee"),
+                picture_text(point.label if kind != "front" else "knee"),
                 (point.latency_ms or 0, point.quality or 0),
                 xytext=(7, -3),
                 textcoords="offset points",
                 fontsize=8,
                 color="#5b6470",
             )
-    axes.set(xlabel="latency (ms)", ylabel=_picture_text(view.metric))
+    axes.set(xlabel="latency (ms)", ylabel=picture_text(view.metric))
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=8, ncols=6, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
 
 
-def _picture_text(text: str) -> str:
+def picture_text(text: str) -> str:
     """A text that matplotlib draws as it is: no formulas, no glyph that its font lacks, at most 120 characters."""
     from matplotlib.font_manager import findfont, get_font
 

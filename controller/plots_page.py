@@ -5,9 +5,9 @@ import json
 from typing import Any
 
 # The policy forbids every connection: a mistake in escaping could not send anything out either.
-_CONTENT_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+CONTENT_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark;
   --page: #ffffff; --panel: #f6f7f9; --ink: #1b1f24; --soft: #5b6470; --line: #dde1e6; --grid: #e8ebef;
   --front: #0072b2; --other: #8b939c; --faint: #c3c8ce; --dense: #d55e00; --uniform: #e69f00; --mark: #e3f0f8;
@@ -220,8 +220,8 @@ def page(*, title: str, body: str, data: dict[str, Any], plotly: str) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_CONTENT_POLICY}">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_POLICY}">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
         f'<script type="application/json" id="data">{script_json(data)}</script>\n'
         f"<script>{plotly}</script>\n<script>{_SCRIPT}</script>\n</body>\n</html>\n"
     )

@@ -167,11 +167,11 @@ def measure_table(
     policies = correction_policies(description.structure, formats=formats, channel_multiple=declared.channel_multiple)
     predictor = LatencyPredictor(table, description.workload)
     try:
-        predictor.check(_operators_of(policies, description))
+        predictor.check(operators_of(policies, description))
     except MissingEntryError:
         # The space does not reach what the correction needs; these few operators are measured beside it.
         table = profile(
-            _operators_of(policies, description),
+            operators_of(policies, description),
             description.structure,
             target=target.name,
             threads=target.threads,
@@ -226,7 +226,8 @@ def unreachable(job: JobSpec, priced: PricedSpace) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _operators_of(policies: tuple[Policy, ...], description: Description) -> tuple[Operator, ...]:
+def operators_of(policies: tuple[Policy, ...], description: Description) -> tuple[Operator, ...]:
+    """Operators of some policies, without repeats."""
     found = {op for p in policies for op in policy_work(description.structure, p, description.workload)}
     return tuple(sorted(found, key=str))
 

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from controller.front import MAXIMISED
 from controller.job import Objective
 from controller.samplers.context import DIVERGENCE, RUNG, SHARE, wanted_rung
+from controller.study_memory import StudyMemory
 from search_spaces.policy import Policy
 from search_spaces.space import SearchSpace
 
@@ -70,14 +71,16 @@ class Proposer:
         self._distributions: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(options) for name, options in space.parameters().items()
         }
+        self._memory = StudyMemory()
         self._study = optuna.create_study(
+            storage=self._memory,
             directions=["maximize" if objective in MAXIMISED else "minimize" for objective in objectives],
             sampler=sampler,
         )
 
     def contains(self, policy: Policy) -> bool:
         """Whether the sampler could propose the policy; the dense one may lie outside."""
-        return all(policy[s.unit.name] in s.choices(self._space.base_format) for s in self._space.unit_spaces)
+        return self._space.contains(policy)
 
     def restore(self, trials: Sequence[Told]) -> None:
         """Give the sampler the trials of an earlier run, in the order in which they were proposed."""
@@ -85,9 +88,16 @@ class Proposer:
 
     def propose(self) -> Proposal:
         """Ask the sampler for a policy."""
-        trial = self._study.ask(self._distributions)
-        rung = wanted_rung(self._noted(trial))
-        return Proposal(policy=self._space.from_parameters(trial.params), trial=trial, rung=rung)
+        trial = self._study.ask()
+        if trial.relative_params.keys() == self._distributions.keys():
+            self._memory.set_trial_params(trial._trial_id, trial.relative_params, self._distributions)
+        else:
+            for name, distribution in self._distributions.items():
+                trial._suggest(name, distribution)
+        found = self._memory.get_trial(trial._trial_id)
+        return Proposal(
+            policy=self._space.from_parameters(found.params), trial=trial, rung=wanted_rung(found.system_attrs)
+        )
 
     def adopt(self, policy: Policy, rung: int | None = None) -> Proposal:
         """Let the sampler wait for a policy that it did not choose itself, or not in this run."""
@@ -96,7 +106,7 @@ class Proposer:
         self._study.enqueue_trial(dict(self._space.to_parameters(policy)))
         trial = self._study.ask(self._distributions)
         # What the sampler has just noted is about a policy that it would have liked better.
-        self._study._storage.set_trial_system_attr(trial._trial_id, RUNG, rung)
+        self._memory.set_trial_system_attr(trial._trial_id, RUNG, rung)
         return Proposal(policy=policy, trial=trial, rung=rung)
 
     def attributes(self, proposal: Proposal) -> dict[str, Any]:
@@ -141,8 +151,7 @@ class Proposer:
 
     def _noted(self, trial: Trial) -> dict[str, Any]:
         # Optuna shows a trial's system attributes to samplers only, and the way around that copies all trials.
-        found: dict[str, Any] = self._study._storage.get_trial(trial._trial_id).system_attrs
-        return found
+        return self._memory.get_trial(trial._trial_id).system_attrs
 
     def _frozen(self, told: Told) -> FrozenTrial:
         return create_trial(

@@ -63,8 +63,8 @@ def write_report_files(view: StudyView, folder: Path) -> tuple[Path, ...]:
         "report.md": report_markdown(view),
     }
     for name, text in texts.items():
-        _write(folder / name, text.encode())
-    _write(folder / "front.png", front_png(view))
+        write_whole(folder / name, text.encode())
+    write_whole(folder / "front.png", front_png(view))
     return tuple(folder / name for name in ("front.html", "front.png", "front.json", "trials.csv", "report.md"))
 
 
@@ -193,10 +193,7 @@ def _point_body(point: PointView) -> dict[str, Any]:
 def _csv_rows(view: StudyView) -> Iterator[list[str]]:
     for point in view.points:
         policy = point.as_policy
-        numbers = {
-            name: _finite(getattr(point, name))
-            for name in (*_INTERVALS, "kl_to_dense", "latency_ms")
-        }
+        numbers = {name: _finite(getattr(point, name)) for name in (*_INTERVALS, "kl_to_dense", "latency_ms")}
         cells: dict[str, Any] = {
             "trial": point.trial,
             "name": csv_cell(point.name),
@@ -219,7 +216,8 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file by atomic rename; its folder exists."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA_VERSION = 1
+FOREIGN_TABLE = "latencies come from a table that was measured on other hardware: good for planning only"
 _DIFFERENCES_SHOWN = 5
 
 
@@ -156,6 +157,11 @@ class PairedDifference(Record):
     high: float
 
 
+def _in_a_list(name: str) -> str:
+    """A name as an entry of a list: in brackets where it has a comma itself."""
+    return f"({name})" if "," in name else name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldoutCheck(Record):
     """What examples that the search never saw say of its front.
@@ -186,7 +192,7 @@ class HoldoutCheck(Record):
         ]
         certain = f"{100 * self.confidence:g} %"
         if self.level:
-            groups = "; ".join(", ".join(group.names) for group in self.level)
+            groups = "; ".join(", ".join(map(_in_a_list, group.names)) for group in self.level)
             found.append(f"level on the holdout, as their {certain} intervals overlap: {groups}")
         elif self.members > 1:
             found.append(f"no two members are level: no {certain} intervals on the holdout overlap")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Container, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
@@ -65,14 +64,13 @@ class StudyMemory(InMemoryStorage):
                 trial.params[name] = distributions[name].to_external_repr(value)
                 trial.distributions[name] = distributions[name]
 
-    def set_trial_state_values(
-        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
-    ) -> bool:
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """Set the state, and of a finished trial the values."""
         with self._lock:
             is_set = super().set_trial_state_values(trial_id, state, values)
             if is_set and state.is_finished():
-                # The trial is a copy that was just made, so nobody has read it.
+                self._unread.discard(trial_id)
+                # The copy was just made, so nobody has read it.
                 trial = self._get_trial(trial_id)
                 trial.distributions = self._shared(trial.distributions)
             return is_set
@@ -80,10 +78,14 @@ class StudyMemory(InMemoryStorage):
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """Add a trial, a copy of the template if there is one."""
         with self._lock:
-            if template_trial is not None:
-                template_trial = copy.copy(template_trial)
-                template_trial.distributions = self._shared(template_trial.distributions)
-            return super().create_new_trial(study_id, template_trial)
+            if template_trial is None:
+                return super().create_new_trial(study_id)
+            # Optuna's copies it deeply.
+            bare = copy.copy(template_trial)
+            bare.distributions = {}
+            trial_id = super().create_new_trial(study_id, bare)
+            self._get_trial(trial_id).distributions = self._shared(template_trial.distributions)
+            return trial_id
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """Return a trial, which later changes leave as it is."""
@@ -98,3 +100,33 @@ class StudyMemory(InMemoryStorage):
         with self._lock:
             self._unread.clear()
             return super().get_all_trials(study_id, deepcopy, states)
+
+    def _writable(self, trial_id: int) -> FrozenTrial:
+        """Return a trial whose parameters may be set in place."""
+        trial = self._get_trial(trial_id)
+        self.check_trial_is_updatable(trial_id, trial.state)
+        if trial_id not in self._unread:
+            trial = copy.copy(trial)
+            trial.params, trial.distributions = dict(trial.params), dict(trial.distributions)
+            self._set_trial(trial_id, trial)
+            self._unread.add(trial_id)
+        return trial
+
+    def _declare(self, trial_id: int, distributions: Mapping[str, BaseDistribution]) -> None:
+        """Note the distributions of parameters, and refuse those that earlier trials contradict."""
+        study_id, _ = self._trial_id_to_study_id_and_number[trial_id]
+        known = self._studies[study_id].param_distribution
+        for name, distribution in distributions.items():
+            earlier = known.get(name, distribution)
+            if earlier is not distribution:
+                check_distribution_compatibility(earlier, distribution)
+        known.update(distributions)
+
+    def _shared(self, distributions: dict[str, BaseDistribution]) -> dict[str, BaseDistribution]:
+        """Return equal distributions, the same mapping for as many trials as possible."""
+        if not distributions:
+            # A queued trial has none yet.
+            return {}
+        if distributions != self._distributions or list(distributions) != list(self._distributions):
+            self._distributions = _Distributions(distributions)
+        return self._distributions

@@ -63,11 +63,13 @@ def test_functions_hand_on_to_the_services(tmp_path, monkeypatch):
     calls = []
     operations = types.ModuleType("controller.operations")
     operations.run_search = lambda job, on_progress: calls.append(("search", job.name, on_progress(None)))
-    operations.load_front = lambda study, storage: calls.append(("front", study, storage))
+    operations.load_front = lambda study, storage, *, pick: calls.append(("front", study, storage, pick))
     operations.run_export = lambda study, storage, *, pick, trial, out: calls.append(
         ("export", study, pick, trial, out)
     )
     operations.run_profile = lambda model, target, out, on_progress: calls.append(("profile", model, target, out))
+    operations.run_sensitivity = lambda job, on_progress, **more: calls.append(("sensitivity", job.name, more))
+    operations.run_sweep = lambda job, on_progress, **more: calls.append(("sweep", job.name, more))
     monkeypatch.setitem(sys.modules, "controller.operations", operations)
     monkeypatch.setattr(controller, "operations", operations, raising=False)
     path = tmp_path / "job.json"
@@ -77,12 +79,18 @@ def test_functions_hand_on_to_the_services(tmp_path, monkeypatch):
     paretrim.front("demo")
     paretrim.export("demo", trial=3, out=str(tmp_path))
     paretrim.profile("model", "target", out=tmp_path)
+    paretrim.front("demo", pick="knee")
+    paretrim.sensitivity(path, fisher=True, out=str(tmp_path))
+    paretrim.sweep(path, keep=(0.5,), max_drop=0.1)
     assert calls == [
         ("search", "demo", None),
         ("search", "demo", "told"),
-        ("front", "demo", "sqlite:///.paretrim/paretrim.db"),
+        ("front", "demo", "sqlite:///.paretrim/paretrim.db", None),
         ("export", "demo", None, 3, tmp_path),
         ("profile", "model", "target", tmp_path),
+        ("front", "demo", "sqlite:///.paretrim/paretrim.db", "knee"),
+        ("sensitivity", "demo", {"measure": False, "fisher": True, "out": tmp_path, "csv": None}),
+        ("sweep", "demo", {"keep": (0.5,), "max_drop": 0.1, "format": None}),
     ]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from controller.cli import database_commands, job_commands, profile_command, study_commands
+from controller.cli import database_commands, job_commands, profile_command, report_commands, study_commands
 from controller.cli.errors import DEBUG
 from controller.cli.exit_codes import ExitCode, exit_code_help
 
@@ -45,6 +45,8 @@ app.command()(profile_command.profile)
 app.command()(job_commands.search)
 app.command()(study_commands.front)
 app.command()(study_commands.export)
+app.command()(report_commands.sensitivity)
+app.command()(report_commands.sweep)
 database.command()(database_commands.upgrade)
 database.command()(database_commands.check)
 app.add_typer(database, name="db")

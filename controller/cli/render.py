@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from controller.cli.text import format_count, format_ms, format_seconds, format_size, print_lines, print_table
-from controller.results import ExportSummary, FrontRow, JobPlan, ProfileSummary, SearchResult
+from controller.results import FOREIGN_TABLE, ExportSummary, FrontRow, JobPlan, ProfileSummary, SearchResult
 from controller.study_view import reference_text
-
-_FOREIGN = "latencies come from a table that was measured on other hardware: good for planning only"
 
 
 def render_plan(console: Console, plan: JobPlan) -> None:
@@ -35,7 +33,7 @@ def render_plan(console: Console, plan: JobPlan) -> None:
         f"reachable: {format_ms(plan.min_latency_ms)}, {format_size(plan.min_size_bytes)}",
     )
     if plan.foreign_table:
-        print_lines(console, _FOREIGN, style="yellow")
+        print_lines(console, FOREIGN_TABLE, style="yellow")
 
 
 def render_front(console: Console, result: SearchResult) -> None:
@@ -57,7 +55,7 @@ def render_front(console: Console, result: SearchResult) -> None:
     for note in result.notes:
         print_lines(console, f"note: {note}", style="yellow")
     if result.foreign_table:
-        print_lines(console, _FOREIGN, style="yellow")
+        print_lines(console, FOREIGN_TABLE, style="yellow")
     if result.mlflow_address is not None:
         print_lines(console, f"MLflow: {result.mlflow_address}")
 

@@ -278,7 +278,8 @@ def _distance(first_NU: Options, second_TU: Options) -> Floats:
     found: Floats = np.zeros((len(first_NU), len(second_TU)))
     for unit in range(first_NU.shape[1]):
         found += first_NU[:, unit, None] != second_TU[None, :, unit]
-    return found / max(1, first_NU.shape[1])
+    found /= max(1, first_NU.shape[1])
+    return found
 
 
 def _forward(factor: Floats, right: Floats) -> Floats:

@@ -25,17 +25,23 @@ from controller.results import (
     ExportSummary,
     FailureGroup,
     FrontRow,
+    HoldoutCheck,
     JobPlan,
+    LevelGroup,
+    PickSummary,
     PlanUnit,
     ProfileSummary,
     Progress,
     SearchResult,
 )
+from controller.sensitivity_report import Axis, Change, SensitivityReport, UnitSensitivity
 from controller.storage import StudyLostError
+from controller.sweep_report import SweepResult, SweepRow, SweepVerdict
 from evaluators.latency.lookup import MissingEntryError
 from evaluators.scores import ScoreError
 from workers.export.artifact import ArtifactError
 
+COMMANDS = ("validate", "schema", "profile", "search", "front", "export", "sensitivity", "sweep", "db")
 JOB = "name: demo\nmodel: {id: org/model}\ndata: {source: org/data}\n"
 HOSTILE = "[red]x[/red]\x1b[31m\u202e:smile:\nnext"
 
@@ -143,13 +149,13 @@ def raising(error):
 def test_help_lists_commands_and_exit_codes():
     done = run("--help")
     assert done.exit_code == 0
-    for word in ("validate", "schema", "profile", "search", "front", "export", "db", "--version"):
+    for word in (*COMMANDS, "--version"):
         assert word in done.output
     for code in ExitCode:
         assert re.search(rf"^ *{int(code)}  {code.meaning[:30]}", done.output, re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", ["validate", "schema", "profile", "search", "front", "export", "db"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command):
     done = run(command, "--help")
     assert done.exit_code == 0
@@ -320,16 +326,17 @@ def test_no_color_and_pipes_get_no_colours(monkeypatch):
 def test_front_and_export_pass_on_what_they_are_told(serve, monkeypatch):
     calls = []
     serve(
-        load_front=lambda study, storage: calls.append((study, storage)) or RESULT,
+        load_front=lambda study, storage, *, pick: calls.append((study, storage, pick)) or RESULT,
         run_export=lambda study, storage, **more: calls.append((study, storage, more)) or REPORT,
     )
     monkeypatch.setenv("PARETRIM_STORAGE", "sqlite:///env.db")
-    assert run("front", "demo").exit_code == 0
+    assert run("front", "demo", "--pick", "knee").exit_code == 0
+    assert run("front", "demo", "--pick", "nicest").exit_code == ExitCode.USAGE
     assert run("export", "demo", "--trial", 7, "--out", "o", "--storage", "sqlite:///x.db").exit_code == 0
     done = run("export", "demo", "--pick", "smallest", "--out", "o", "--json")
     assert json.loads(done.stdout)["artifact"] == "out"
     assert calls == [
-        ("demo", "sqlite:///env.db"),
+        ("demo", "sqlite:///env.db", "knee"),
         ("demo", "sqlite:///x.db", {"pick": None, "trial": 7, "out": Path("o")}),
         ("demo", "sqlite:///env.db", {"pick": "smallest", "trial": None, "out": Path("o")}),
     ]
@@ -387,6 +394,191 @@ def test_a_message_of_an_error_is_cleaned_and_masked(serve):
     serve(load_front=raising(UsageError("no postgresql://me:hunter2@host/db \x1b[31m[red]")))
     done = run("front", "demo")
     assert done.stderr == "no postgresql://me:***@host/db [31m[red]\n"
+
+
+CHANGE = Change(
+    axis=Axis.KEEP,
+    keep=6,
+    share=0.5,
+    format="fp32",
+    loss=0.02,
+    loss_low=0.0,
+    loss_high=0.04,
+    kl_to_dense=0.001,
+    examples=32,
+    saved_latency_ms=0.5,
+    saved_size_bytes=1000,
+)
+SENSITIVITY = SensitivityReport(
+    study="demo",
+    metric="accuracy",
+    reference="dense",
+    reference_quality=0.92,
+    examples=512,
+    units=(
+        UnitSensitivity(
+            name="layer.0.attention",
+            kind="attention",
+            groups=12,
+            latency_ms=1.5,
+            latency_share=0.15,
+            size_bytes=2_400_000,
+            size_share=0.125,
+            changes=(
+                CHANGE,
+                replace(CHANGE, keep=0, share=0.0, loss=None, examples=0, failure="out of memory"),
+                replace(CHANGE, axis=Axis.FORMAT, keep=12, share=1.0, format="w8a8", loss=None, examples=0),
+            ),
+        ),
+        UnitSensitivity(
+            name="embeddings",
+            kind="embedding",
+            groups=1,
+            latency_ms=0.1,
+            latency_share=0.01,
+            size_bytes=1,
+            size_share=0.5,
+            changes=(),
+        ),
+    ),
+    scored=1,
+    missing=2,
+    confidence=0.95,
+    notes=("one probe failed",),
+    files=(Path("s.csv"),),
+)
+SWEEP = SweepResult(
+    study="demo",
+    metric="accuracy",
+    examples=512,
+    max_drop=0.02,
+    confidence=0.95,
+    dense_quality=0.92,
+    dense_latency_ms=10.0,
+    dense_size_bytes=90_000_000,
+    rows=(
+        SweepRow(
+            name="keep 0.5, w8a8",
+            keep=0.5,
+            kept=0.5,
+            format="w8a8",
+            policy_digest="d",
+            quality=0.91,
+            drop=0.01,
+            drop_low=0.0,
+            drop_high=0.02,
+            latency_ms=3.0,
+            latency_ratio=0.3,
+            size_bytes=20_000_000,
+            size_ratio=0.22,
+            within=True,
+        ),
+        SweepRow(
+            name="keep 0.3, w8a8",
+            keep=0.3,
+            kept=0.3,
+            format="w8a8",
+            policy_digest="e",
+            latency_ms=2.0,
+            latency_ratio=0.2,
+            size_bytes=15_000_000,
+            size_ratio=0.16,
+            failure="out of memory",
+        ),
+    ),
+    verdicts=(SweepVerdict(format="w8a8", keep=0.5, sentence="w8a8: pruned the furthest at keep 0.5"),),
+    scored=1,
+    foreign_table=True,
+)
+
+
+def test_sensitivity_shows_losses_and_passes_on_what_it_is_told(job_file, serve):
+    calls = []
+    serve(run_sensitivity=lambda job, view, **more: calls.append((job.name, more)) or SENSITIVITY)
+    done = run("sensitivity", job_file, "--fisher", "--csv", "s.csv", "--out", "o")
+    assert done.exit_code == 0
+    assert "loss of accuracy against dense when one unit is changed alone" in done.stdout
+    assert re.search(r"layer.0.attention +15.0% +12.5% +\+0.020 \(0.001\) +failed +-\n", done.stdout)
+    assert re.search(r"embeddings +1.0% +50.0% *\n", done.stdout)
+    assert "1 changes scored on 32 of 512 examples; accuracy of dense 0.9200" in done.stdout
+    assert "note: one probe failed" in done.stdout
+    assert "wrote s.csv" in done.stdout
+    assert (
+        json.loads(run("sensitivity", job_file, "--measure", "--json").stdout)["units"][0]["changes"][0]["loss"] == 0.02
+    )
+    assert calls == [
+        ("demo", {"measure": False, "fisher": True, "out": Path("o"), "csv": Path("s.csv")}),
+        ("demo", {"measure": True, "fisher": False, "out": None, "csv": None}),
+    ]
+
+
+def test_sweep_shows_the_table_and_how_far_pruning_goes(job_file, serve):
+    calls = []
+    serve(run_sweep=lambda job, view, **more: calls.append((job.name, more)) or SWEEP)
+    done = run("sweep", job_file, "--keep", "0.3,0.5", "--max-drop", 0.02, "--format", "w8a8")
+    assert done.exit_code == 0
+    assert re.search(r"dense +1.00 +0.9200 +10 ms +1.00x +90 MB +1.00x", done.stdout)
+    assert re.search(
+        r"keep 0.5, w8a8 +0.50 +0.9100 +\+0.0100 \(\+0.0000 to \+0.0200\) +3 ms +0.30x +20 MB +0.22x +yes", done.stdout
+    )
+    assert "keep 0.3, w8a8 has no score: out of memory" in done.stdout
+    assert "w8a8: pruned the furthest at keep 0.5" in done.stdout
+    assert "1 of 2 scored now" in done.stdout
+    assert "other hardware" in done.stdout
+    assert json.loads(run("sweep", job_file, "--json").stdout)["rows"][1]["quality"] is None
+    assert calls == [
+        ("demo", {"keep": (0.3, 0.5), "max_drop": 0.02, "format": "w8a8"}),
+        ("demo", {"keep": (0.9, 0.7, 0.5, 0.3), "max_drop": None, "format": None}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--keep", "0.5,half"], "numbers with commas between; got 'half'"),
+        (["--keep", "0"], "above 0 to 1; got 0"),
+        (["--keep", "1.2"], "above 0 to 1; got 1.2"),
+        (["--max-drop", "-0.1"], "the tolerated loss is a fraction of 1"),
+        (["--format", "int3"], "no kernel for format 'int3'"),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_is_refused_before_anything_is_loaded(job_file, serve, options, message):
+    serve(run_sweep=raising(AssertionError("the sweep began")))
+    done = run("sweep", job_file, *options)
+    assert done.exit_code == ExitCode.USAGE
+    assert message in done.stderr
+
+
+def test_a_front_shows_gaps_level_members_and_the_pick(serve):
+    check = HoldoutCheck(
+        members=2,
+        confidence=0.9,
+        mean_gap=0.015,
+        dense_gap=0.01,
+        level=(LevelGroup(trials=(7, 12), names=("trial 7", "trial 12")),),
+    )
+    picked = PickSummary(rule="knee", trial=7, runner_up=12, explanation="trial 7: it is where the front bends most")
+    gap = replace(FRONT[0], search_gap=0.015, knee=True, level_with=(12,))
+    result = replace(
+        RESULT,
+        front=(gap, FRONT[1]),
+        reference={"quality": 0.5, "latency_ms": 10.0},
+        holdout_check=check,
+        picked=picked,
+    )
+    serve(load_front=lambda study, storage, *, pick: result)
+    shown = run("front", "demo", "--pick", "knee").stdout
+    assert re.search(r"trial 7 \(knee\) +0.9150 +0.9000 +\+0.0150 +4.1 ms", shown)
+    assert "hypervolume 0.7500 from the reference point accuracy 0.5000 (chance), latency 10.00 ms (dense)" in shown
+    assert (
+        "search score less holdout score: +0.0150 on average over 2 front members; the dense model's: +0.0100" in shown
+    )
+    assert "level on the holdout, as their 90 % intervals overlap: trial 7, trial 12" in shown
+    assert "picked trial 7: it is where the front bends most" in shown
+    body = json.loads(run("front", "demo", "--json").stdout)
+    assert body["front"][0]["level_with"] == [12]
+    assert body["holdout_check"]["mean_gap"] == 0.015
+    assert body["picked"]["runner_up"] == 12
 
 
 def test_database_commands(tmp_path):

@@ -13,9 +13,11 @@ from controller.front import (
     feasible,
     hypervolume,
     knee,
+    knee_order,
     least_violating,
     nondominated,
     pareto_front,
+    reference_point,
     violations,
 )
 from controller.job import Constraints, Objective
@@ -110,6 +112,20 @@ def test_the_knee_lies_farthest_from_the_line_through_the_extremes() -> None:
     assert knee(front[:1], TWO).number == 1
     with pytest.raises(ValueError, match="empty front"):
         knee([], TWO)
+    assert knee_order([], TWO) == []
+    ranked = [m.number for m in knee_order(front, TWO)]
+    assert ranked == sorted(distances, key=lambda number: -distances[number])
+
+
+def test_the_reference_point_is_where_hypervolume_begins() -> None:
+    dense = FrontMember(number=0, policy_digest="d", name="dense", quality=0.9, latency_ms=10.0, size_bytes=100)
+    three = (Objective.QUALITY, Objective.LATENCY_MS, Objective.SIZE_BYTES)
+    point = reference_point(three, dense=dense, chance_quality=0.5)
+    assert point == {Objective.QUALITY: 0.5, Objective.LATENCY_MS: 10.0, Objective.SIZE_BYTES: 100.0}
+    at_it = FrontMember(number=1, policy_digest="r", name="r", quality=0.5, latency_ms=10.0, size_bytes=100)
+    beyond = FrontMember(number=2, policy_digest="b", name="b", quality=0.7, latency_ms=5.0, size_bytes=50)
+    assert hypervolume([at_it], three, dense=dense, chance_quality=0.5) == 0
+    assert hypervolume([beyond], three, dense=dense, chance_quality=0.5) == pytest.approx(0.5**3)
 
 
 def test_constraints_say_how_far_they_are_broken() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from controller.front import FrontMember
 from controller.job import Objective
-from controller.pick import RULE_FORMS, PickError, PickRule, Target, parse_pick, pick
+from controller.pick import RULE_FORMS, PickError, PickRule, Target, parse_pick, pick, trade_off
 
 TWO = (Objective.QUALITY, Objective.LATENCY_MS)
 
@@ -46,6 +46,10 @@ FRONT = [DENSE, member(1, 0.915, 9.0, 30), member(2, 0.91, 8.0, 40), member(3, 0
         ("smallest under 8 ms within 1%", 2),
         ("smallest within 1% under 9 ms under 35 MB", 1),
         ("knee", 3),
+        ("weighted alpha=1", 0),
+        ("weighted alpha=0", 4),
+        ("Weighted  alpha 0.7", 3),
+        ("trial 2", 2),
     ],
 )
 def test_a_rule_picks(text: str, number: int) -> None:
@@ -61,17 +65,73 @@ def test_the_choice_is_explained() -> None:
     picked = pick("fastest within 1% quality", FRONT, dense=DENSE, objectives=TWO)
     assert picked.explanation == (
         "trial 2: the fastest of 3 front members with quality at least 0.91 (1 points below dense); quality 0.91 "
-        "(1.00 points below dense), latency 8 ms (0.40 of dense), size 40 MB (0.44 of dense)"
+        "(1.00 points below dense), latency 8 ms (0.40 of dense), size 40 MB (0.44 of dense); runner-up trial 1, "
+        "against which it gives up 0.50 points and 10 MB and gains 1 ms"
     )
     assert (
         "trial 3: it is where the front of 5 bends most" in pick("knee", FRONT, dense=DENSE, objectives=TWO).explanation
     )
 
 
+def test_the_runner_up_comes_next_by_the_rule() -> None:
+    picked = pick("smallest within 2%", FRONT, dense=DENSE, objectives=TWO)
+    assert (picked.member.number, picked.runner_up and picked.runner_up.number) == (3, 1)
+    assert picked.explanation.endswith(
+        "runner-up trial 1, against which it gives up 1.50 points and gains 4 ms and 18 MB"
+    )
+    alone = pick("best under 2 ms", FRONT, dense=DENSE, objectives=TWO)
+    assert alone.runner_up is None
+    assert alone.explanation.endswith("; no other member meets the rule")
+    twin = member(7, 0.5, 1.0, 5)
+    assert (
+        "gives up nothing: they score alike"
+        in pick("fastest", [FRONT[4], twin], dense=DENSE, objectives=TWO).explanation
+    )
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.35, 0.7, 1.0])
+def test_a_weighted_pick_has_the_largest_score_by_its_stated_formula(alpha: float) -> None:
+    three = (Objective.QUALITY, Objective.LATENCY_MS, Objective.SIZE_BYTES)
+    scores = {
+        m.number: alpha * (m.quality - 0.5) / (0.92 - 0.5)
+        + (1 - alpha) * ((1 - m.latency_ms / 20) + (1 - m.size_bytes / 90e6)) / 2
+        for m in FRONT
+    }
+    picked = pick(f"weighted alpha={alpha}", FRONT, dense=DENSE, objectives=three, chance_quality=0.5)
+    ranked = sorted(scores, key=lambda number: -scores[number])
+    assert picked.member.number == ranked[0]
+    assert picked.runner_up is not None
+    assert picked.runner_up.number == ranked[1]
+    assert (
+        f"the largest trade-off score, {scores[ranked[0]]:.4f} (next: {scores[ranked[1]]:.4f}), of {alpha:g} * quality + "
+        f"{1 - alpha:g} * saving, where quality is that above chance" in picked.explanation
+    )
+    assert "share of its latency and size that is saved" in picked.explanation
+
+
+def test_a_dense_model_scores_alpha() -> None:
+    assert trade_off(DENSE, 0.7, DENSE, TWO, 0.5) == pytest.approx(0.7)
+
+
+def test_a_trial_beside_the_front_can_be_named() -> None:
+    poor = member(9, 0.6, 15.0, 80)
+    picked = pick("trial 9", FRONT, dense=DENSE, objectives=TWO, others=[poor])
+    assert picked.member == poor
+    assert picked.explanation.startswith("trial 9: as asked, though it is not on the front; quality 0.6")
+    with pytest.raises(PickError, match="trial 8 must have a score; it has none; the front has trials 0, 1, 2, 3, 4"):
+        pick("trial 8", FRONT, dense=DENSE, objectives=TWO)
+
+
+def test_a_weight_beyond_one_is_refused() -> None:
+    with pytest.raises(PickError, match="alpha weighs quality against savings and lies between 0 and 1; got 1.5"):
+        parse_pick("weighted alpha=1.5")
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "nicest", "fastest within", "fastest within 1", "fastest within 1.2.3%", "best under 5 s", "knee within 1%",
-     "fastest within 1% within 2%", "fastest within -1%", "best under 5 ms or so", "fastestwithin 1%"],
+     "fastest within 1% within 2%", "fastest within -1%", "best under 5 ms or so", "fastestwithin 1%",
+     "weighted", "weighted alpha=", "weighted alpha=-1", "weighted alpha=0..5", "trial", "trial x", "trial 1.5"],
 )  # fmt: skip
 def test_an_unknown_rule_is_answered_with_the_forms(text: str) -> None:
     with pytest.raises(PickError, match='a pick has one of the forms "fastest within 1% quality"; "best under 5 ms"'):

@@ -1,14 +1,18 @@
+import csv
 import json
 import math
 import re
 import struct
+from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.plots import front_html, front_line, front_png
 from controller.plots_page import script_json
 from controller.report_files import front_json, report_markdown, trials_csv, write_report_files
+from controller.results import HoldoutCheck, LevelGroup, PairedDifference
 from controller.study_view import PointRole, PointView, StudyView, UnitView, number, size_text
 
 
@@ -67,7 +71,10 @@ def test_page_draws_each_point_in_its_place(make_view):
 def test_table_stands_without_script(make_view):
     page = front_html(make_view())
     assert page.count("<tr tabindex") + page.count('<tr class="best"') == 4
-    assert "<td>0.9150 (0.9000 to 0.9300)</td><td>0.9130</td><td>8.000</td><td>0.40</td><td>25 MB</td>" in page
+    assert (
+        "<td>0.9150 (0.9000 to 0.9300)</td><td>0.9130</td><td>+0.0020</td><td>8.000</td><td>0.40</td><td>25 MB</td>"
+        in page
+    )
 
 
 def test_empty_study_has_page_picture_and_files(tmp_path):
@@ -104,6 +111,43 @@ def test_files_are_written_whole(make_view, tmp_path):
     assert (
         "Trial 1 has accuracy 0.9150 (dense 0.9200) at 0.40 times the latency" in (tmp_path / "report.md").read_text()
     )
+
+
+def test_files_and_page_are_honest_about_the_holdout(make_view, tmp_path):
+    check = HoldoutCheck(
+        members=2,
+        confidence=0.95,
+        mean_gap=0.002,
+        dense_gap=None,
+        level=(LevelGroup(trials=(1, 2), names=("trial 1", "keep 0.5, <b>")),),
+        apart=(PairedDifference(better="trial 1", worse="trial 2", difference=0.02, low=0.01, high=0.03),) * 7,
+    )
+    view = make_view()
+    points = tuple(
+        replace(p, knee=True, holdout_low=0.89, holdout_high=0.94) if p.trial == 1 else p for p in view.points
+    )
+    reference = {"quality": 0.5, "latency_ms": 20.0, "size_bytes": 90_000_000.0}
+    view = replace(view, points=points, reference=reference, holdout_check=check)
+    write_report_files(view, tmp_path)
+    body = json.loads((tmp_path / "front.json").read_text())
+    assert body["holdout"]["level"][0]["trials"] == [1, 2]
+    assert body["reference"] == reference
+    assert [p["knee"] for p in body["front"]] == [False, True]
+    assert body["front"][1]["search_gap"] == pytest.approx(0.002)
+    report = (tmp_path / "report.md").read_text()
+    assert "| trial 1 (knee) \\* | 0.9150 (0.9000 to 0.9300) | 0.9130 (0.8900 to 0.9400) | +0.0020 |" in report
+    assert "search score less holdout score: \\+0.0020 on average over 2 front members" in report
+    assert "intervals overlap: trial 1, (keep 0.5, &lt;b&gt;)" in report
+    assert "trial 1 above trial 2 by 0.0200 (0.0100 to 0.0300); and 2 more" in report
+    sentence = "Hypervolume 0.5000 from the reference point accuracy 0.5000 (chance), latency 20.00 ms (dense), size 90 MB (dense)."
+    assert sentence in report
+    page = (tmp_path / "front.html").read_text()
+    assert sentence in page
+    assert "trial 1 (knee)" in page
+    assert "overlap: trial 1, (keep 0.5, &lt;b&gt;)" in page
+    assert data_of(page)["knee"] == {"x": 8.0, "y": 0.915}
+    rows = {row["name"]: row for row in csv.DictReader((tmp_path / "trials.csv").read_text().splitlines())}
+    assert (rows["trial 1"]["holdout_low"], rows["trial 1"]["holdout_high"]) == ("0.89", "0.94")
 
 
 def test_headline_falls_back_to_the_best_feasible_member(make_view):

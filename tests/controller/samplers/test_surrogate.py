@@ -101,7 +101,7 @@ class TestResidual:
         points = generator.integers(0, 4, size=(30, 10))
         errors = generator.normal(0, 0.05, 30)
         model = Residual(points, errors, np.full(30, 0.5), noise=1e-3)
-        mean, spread, unexplained = model.predict(points, np.full(30, 0.5))
+        mean, spread, _ = model.predict(points, np.full(30, 0.5))
         assert mean == pytest.approx(errors, abs=0.03)
         assert spread.max() < 0.03
         far = model.predict(np.full((1, 10), 9), np.full(1, 0.5))
