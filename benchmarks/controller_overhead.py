@@ -102,9 +102,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--sampler", default="frontier")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--no-racing", action="store_true", help="score every trial in full: more for samplers to learn"
-    )
+    parser.add_argument("--no-racing", action="store_true", help="score every trial in full")
     parser.add_argument("--profile", type=Path, help="write a cProfile of the run to this file")
     arguments = parser.parse_args()
     config = replace(
@@ -114,7 +112,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="paretrim-bench-") as folder:
         found = _profiled(arguments.profile, lambda: run_study(config, Path(folder), arguments.trials))
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _MEGABYTE
-        reopened_s = _reopen(config, Path(folder))
+        reopened = _reopen(config, Path(folder))
     name = f"controller_overhead-{arguments.sampler}-{arguments.parameters}"
     record(
         name,
@@ -125,7 +123,7 @@ def main() -> None:
             **figures(found),
             "peak_mb": round(peak_mb, 1),
         },
-        details={**details(found), "reopened_s": round(reopened_s, 2)},
+        details={**details(found), **reopened},
     )
 
 
@@ -236,14 +234,20 @@ def _median(values: Sequence[float]) -> float | None:
     return round(statistics.median(values), 2) if values else None
 
 
-def _reopen(config: StudyConfig, folder: Path) -> float:
-    """Seconds until a new controller has the study again."""
+def _reopen(config: StudyConfig, folder: Path) -> dict[str, float]:
+    """How long a new controller needs until it has the study again, and to say how far the study is."""
     database = open_database(f"sqlite:///{folder}/paretrim.db")
-    started = time.perf_counter()
-    Study.open(config, Repository(database), SimulatedCosts(config.space))
-    seconds = time.perf_counter() - started
+    started = _clocks_ms()
+    study = Study.open(config, Repository(database), SimulatedCosts(config.space))
+    opened = _clocks_ms()
+    study.progress()
+    measured = _clocks_ms()
     database.dispose()
-    return seconds
+    return {
+        "reopened_s": round(float(opened[0] - started[0]) / 1e3, 2),
+        "reopened_cpu_s": round(float(opened[1] - started[1]) / 1e3, 2),
+        "progress_ms": round(float(measured[1] - opened[1]), 1),
+    }
 
 
 def _profiled(file: Path | None, run: Callable[[], list[TrialTime]]) -> list[TrialTime]:

@@ -112,7 +112,7 @@ def report(model: str, stock: Mapping[int, Sequence[Curve]], frontier: Mapping[i
     }
     curves = [*frontier.values(), *(curve for found in stock.values() for curve in found)]
     draw_curves(curves, RESULTS / f"search_efficiency-{model}")
-    kept = [{"sampler": c.sampler, "seed": c.seed, "seconds": c.seconds, "points": _thinned(c)} for c in curves]
+    kept = [{"sampler": c.sampler, "seed": c.seed, "seconds": round(c.seconds, 1), "volumes": _volumes(c)} for c in curves]
     record(f"search_efficiency-{model}", figures, details={"by_seed": by_seed, "curves": kept})
 
 
@@ -123,13 +123,10 @@ def _is_ahead(ours: Curve, stock: Sequence[Curve]) -> bool:
     return all(ours.at(budget) > curve.at(budget) for budget in budgets for curve in stock)
 
 
-def _thinned(curve: Curve) -> list[tuple[float, float]]:
-    """The points at which the hypervolume rises."""
-    found: list[tuple[float, float]] = []
-    for cost, volume in curve.points:
-        if not found or volume > found[-1][1]:
-            found.append((round(cost, 3), round(volume, 6)))
-    return found
+def _volumes(curve: Curve) -> dict[str, float]:
+    """Hypervolume at budgets that grow by a fifth."""
+    budgets = sorted({round(1.2**step) for step in range(45)})
+    return {str(budget): round(curve.at(budget), 5) for budget in budgets if budget <= curve.points[-1][0] * 1.2}
 
 
 if __name__ == "__main__":

@@ -86,7 +86,6 @@ class _Changes:
             for level in range(1, len(values))
         ]
         self.start = study.space.from_parameters(self.grid.parameters(np.zeros(self.grid.units, dtype=np.int64)))
-        self.policies = {label: self._policy(label) for label in self.labels}
         self.planned = sorted(plan_probes(self.grid, self.labels, most=max(1, len(self.labels))))
 
     def axis(self, label: Label) -> Axis:
@@ -104,7 +103,8 @@ class _Changes:
         latency_ms, size = -self.grid.increments[label[0], option]
         return float(latency_ms), round(size)
 
-    def _policy(self, label: Label) -> Policy:
+    def policy(self, label: Label) -> Policy:
+        """The whole policy of a change, made anew: those of thousands of units would fill the memory."""
         unit, axis, level = label
         name, value = self.unit(label).name, list(self.grid.axes[unit].values())[axis][level]
         before = self.start[name]
@@ -209,9 +209,10 @@ def _measure(changes: _Changes, scores: LocalScores, stages: Stages, notes: list
     failed = {}
     for done, label in enumerate(changes.planned):
         stages("probing", done, len(changes.planned))
-        outcome = scores.score(changes.policies[label], _RUNG)
+        policy = changes.policy(label)
+        outcome = scores.score(policy, _RUNG)
         if isinstance(outcome, TrialFailure):
-            failed[changes.policies[label].digest] = outcome.message
+            failed[policy.digest] = outcome.message
     stages("probing", len(changes.planned), len(changes.planned))
     if failed:
         notes.append(
@@ -229,16 +230,9 @@ def _report(
     traces: Mapping[str, tuple[float, int]],
 ) -> SensitivityReport:
     reference = _reference(study, changes, scores)
-    found: dict[int, list[Change]] = {}
-    scored = set()
-    for label in changes.labels:
-        change = _change(study, changes, label, reference, scores)
-        failure = failures.get(changes.policies[label].digest)
-        found.setdefault(label[0], []).append(change if change.examples else replace(change, failure=failure))
-        if change.examples:
-            scored.add(label)
-    missing = [label for label in changes.planned if label not in scored]
-    untried = sum(changes.policies[label].digest not in failures for label in missing)
+    found = {label: _change(study, changes, label, reference, scores, failures) for label in changes.labels}
+    missing = [found[label] for label in changes.planned if not found[label].examples]
+    untried = sum(change.failure is None for change in missing)
     confidence = study.job.recheck.confidence
     examples = len(reference.quality.per_example)
     return SensitivityReport(
@@ -248,7 +242,7 @@ def _report(
         reference_quality=reference.quality.value,
         examples=examples,
         units=_units(study, found, traces),
-        scored=len(scored),
+        scored=sum(change.examples > 0 for change in found.values()),
         missing=len(missing),
         confidence=confidence,
         notes=(*study.notes, *_offer(study, untried, len(changes.planned), examples)),
@@ -279,8 +273,15 @@ def _reference(study: _Study, changes: _Changes, scores: QualityStore) -> _Refer
     )
 
 
-def _change(study: _Study, changes: _Changes, label: Label, reference: _Reference, scores: QualityStore) -> Change:
-    policy, unit = changes.policies[label], changes.unit(label)
+def _change(
+    study: _Study,
+    changes: _Changes,
+    label: Label,
+    reference: _Reference,
+    scores: QualityStore,
+    failures: Mapping[str, str],
+) -> Change:
+    policy, unit = changes.policy(label), changes.unit(label)
     saved_latency_ms, saved_size_bytes = changes.saved(label)
     plain = Change(
         axis=changes.axis(label),
@@ -292,7 +293,7 @@ def _change(study: _Study, changes: _Changes, label: Label, reference: _Referenc
     )
     quality = scores.get(policy.digest, Split.SEARCH, _RUNG)
     if quality is None:
-        return plain
+        return replace(plain, failure=failures.get(policy.digest))
     recheck = study.job.recheck
     losses = losses_of(reference.quality, quality)
     low, high = bootstrap_interval(losses, confidence=recheck.confidence, resamples=recheck.resamples)
@@ -319,9 +320,12 @@ def losses_of(reference: Quality, quality: Quality) -> list[float]:
 
 
 def _units(
-    study: _Study, found: Mapping[int, list[Change]], traces: Mapping[str, tuple[float, int]]
+    study: _Study, found: Mapping[Label, Change], traces: Mapping[str, tuple[float, int]]
 ) -> tuple[UnitSensitivity, ...]:
     dense = study.costs.costs(study.space.dense_policy())
+    by_unit: dict[int, list[Change]] = {}
+    for label, change in found.items():
+        by_unit.setdefault(label[0], []).append(change)
     rows = []
     for number, unit_space in enumerate(study.space.unit_spaces):
         unit = unit_space.unit
@@ -339,7 +343,7 @@ def _units(
                 size_share=size / dense.size_bytes,
                 fisher_trace=trace,
                 fisher_per_weight=None if trace is None else trace / weights,
-                changes=tuple(found.get(number, ())),
+                changes=tuple(by_unit.get(number, ())),
             )
         )
     return tuple(rows)

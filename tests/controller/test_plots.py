@@ -139,7 +139,10 @@ def test_files_and_page_are_honest_about_the_holdout(make_view, tmp_path):
     assert "search score less holdout score: \\+0.0020 on average over 2 front members" in report
     assert "intervals overlap: trial 1, (keep 0.5, &lt;b&gt;)" in report
     assert "trial 1 above trial 2 by 0.0200 (0.0100 to 0.0300); and 2 more" in report
-    sentence = "Hypervolume 0.5000 from the reference point accuracy 0.5000 (chance), latency 20.00 ms (dense), size 90 MB (dense)."
+    sentence = (
+        "Hypervolume 0.5000 from the reference point accuracy 0.5000 (chance), latency 20.00 ms (dense), "
+        "size 90 MB (dense)."
+    )
     assert sentence in report
     page = (tmp_path / "front.html").read_text()
     assert sentence in page

@@ -55,6 +55,10 @@ def test_search_gives_a_front_beside_baselines_scored_on_the_holdout(searched):
     assert result["baselines"][0]["quality"] == 1.0
     for row in (*result["front"], *result["baselines"]):
         assert row["holdout_low"] <= row["holdout_quality"] <= row["holdout_high"]
+        assert row["search_gap"] == pytest.approx(row["quality"] - row["holdout_quality"])
+    check = result["holdout_check"]
+    assert check["members"] == len(result["front"])
+    assert check["mean_gap"] == pytest.approx(sum(row["search_gap"] for row in result["front"]) / len(result["front"]))
     points = [(row["quality"], -row["latency_ms"]) for row in result["front"]]
     assert not any(a != b and a[0] >= b[0] and a[1] >= b[1] for a in points for b in points)
 
@@ -100,6 +104,25 @@ def test_a_pick_is_exported_and_verified(searched):
     assert {p.name for p in (folder / "best").iterdir()} >= {"model.onnx", "report.json", "README.md", "policy.json"}
     again = run("export", "tiny", "--trial", fastest["trial"], "--out", "best", *options, cwd=folder, code=2)
     assert "holds something" in again.stderr
+
+
+def test_sensitivity_and_sweep_go_on_from_the_search(searched):
+    folder, _ = searched
+    done = run("sensitivity", "job.yaml", "--measure", "--out", "units", "--json", cwd=folder)
+    report = json.loads(done.stdout)
+    assert (report["missing"], report["notes"]) == (0, [])
+    assert {path.name for path in (folder / "units").iterdir()} == {
+        f"sensitivity.{end}" for end in ("csv", "html", "json", "png")
+    }
+    sweep = json.loads(run("sweep", "job.yaml", "--keep", "0.5,1", "--max-drop", "1", "--json", cwd=folder).stdout)
+    assert [row["name"] for row in sweep["rows"]] == [
+        "keep 1, fp32",
+        "keep 0.5, fp32",
+        "keep 1, w8a8",
+        "keep 0.5, w8a8",
+    ]
+    assert sweep["scored"] == 0
+    assert [verdict["keep"] for verdict in sweep["verdicts"]] == [0.5, 0.5]
 
 
 def test_a_changed_space_is_refused_with_the_difference(searched, tiny_text):
