@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The tests' models are tiny: two processes of one thread each do more than one process of two.
+TEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
+WORKERS ?= 2
 STAMP := $(VENV)/.installed
 
 .PHONY: demo test test-all lint types bench clean
@@ -17,10 +20,10 @@ demo: $(STAMP)
 	$(BIN)/python -m examples.demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(TEST) -m "not slow" --numprocesses $(WORKERS) --dist loadfile
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest
+	$(TEST)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

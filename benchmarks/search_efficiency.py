@@ -112,7 +112,9 @@ def report(model: str, stock: Mapping[int, Sequence[Curve]], frontier: Mapping[i
     }
     curves = [*frontier.values(), *(curve for found in stock.values() for curve in found)]
     draw_curves(curves, RESULTS / f"search_efficiency-{model}")
-    kept = [{"sampler": c.sampler, "seed": c.seed, "seconds": round(c.seconds, 1), "volumes": _volumes(c)} for c in curves]
+    kept = [
+        {"sampler": c.sampler, "seed": c.seed, "seconds": round(c.seconds, 1), "volumes": _volumes(c)} for c in curves
+    ]
     record(f"search_efficiency-{model}", figures, details={"by_seed": by_seed, "curves": kept})
 
 

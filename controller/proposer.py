@@ -84,7 +84,9 @@ class Proposer:
 
     def restore(self, trials: Sequence[Told]) -> None:
         """Give the sampler the trials of an earlier run, in the order in which they were proposed."""
-        self._study.add_trials(self._frozen(told) for told in trials if self.contains(told.policy))
+        for told in trials:
+            if self.contains(told.policy):
+                self._memory.create_new_trial(self._study._study_id, self._frozen(told))
 
     def propose(self) -> Proposal:
         """Ask the sampler for a policy."""
@@ -154,15 +156,16 @@ class Proposer:
         return self._memory.get_trial(trial._trial_id).system_attrs
 
     def _frozen(self, told: Told) -> FrozenTrial:
-        return create_trial(
+        trial = create_trial(
             state=TrialState.FAIL if told.values is None else TrialState.COMPLETE,
             values=told.values,
-            params=dict(self._space.to_parameters(told.policy)),
-            distributions=dict(self._distributions),
             system_attrs=dict(told.attributes),
             user_attrs=_user_attributes(told.share, told.divergence),
             constraints=dict(told.violations) if told.values is not None else None,
         )
+        # The space vouches for them; Optuna would check each parameter of each trial, twice.
+        trial.params, trial.distributions = dict(self._space.to_parameters(told.policy)), self._distributions
+        return trial
 
 
 def _user_attributes(share: float, divergence: float | None) -> dict[str, Any]:

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING
 from evaluators.calls import STACKED_TOKENS
 from evaluators.calls import StackedCalls as StackedCalls
 from evaluators.calls import stack_calls as stack_calls
+from evaluators.divergence import kl_by_target
+from evaluators.divergence import kl_divergence as kl_divergence
 from evaluators.rungs import rung_of, rung_order, rung_sizes, segments
 from evaluators.scores import Quality
 from evaluators.tasks import Example, Task
@@ -167,6 +169,24 @@ class QualityEvaluator:
         found: list[float] = (loss_N / torch.bincount(row_M, minlength=self.examples).clamp(min=1)).tolist()
         return found
 
+    def divergence_by_example(self, one_pass: Pass) -> torch.Tensor:
+        """Divergence from the dense model on each example, in nats; NaN where it was not computed or not kept.
+
+        Returns:
+            float64 of shape (N,); 0 everywhere where the dense model's outputs are not known.
+        """
+        import torch
+
+        if self._dense is None:
+            return torch.zeros(self.examples, dtype=torch.float64)
+        row_M, logits_MC = one_pass.logits_by_row()
+        reference_row_M = self._kept_row_of_target(logits_MC.shape[-1])
+        is_done_M = one_pass.is_done_N[reference_row_M]
+        reference_MC = self._dense.logits_MC[is_done_M.to(self._dense.logits_MC.device)]
+        kl_M = kl_by_target(reference_MC, logits_MC).cpu()
+        sums_N = torch.zeros(self.examples, dtype=torch.float64).index_add_(0, row_M, kl_M)
+        return sums_N / torch.bincount(row_M, minlength=self.examples)
+
     def kept_rows(self, classes: int) -> torch.Tensor:
         """Whether an example's logits are kept, by row: those of all, or of the first in rung order that fit.
 
@@ -278,21 +298,27 @@ class Pass:
         assert difficulty is not None
         self._compute([max(self._left, key=lambda stack: fmean(difficulty[row] for row in stack.call.rows))])
 
-    def outputs(self, rung: int) -> Outputs:
-        """Return what was computed of a rung, all of which must be done."""
+    def logits_by_row(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the example of each kept target so far, in the split's order, and its logits; shapes (M,), (M, C)."""
         import torch
 
+        row_M = torch.cat(self._rows)
+        order_M = row_M.argsort(stable=True)
+        logits_MC = torch.cat(self._parts)
+        return row_M[order_M], logits_MC[order_M.to(logits_MC.device)]
+
+    def outputs(self, rung: int) -> Outputs:
+        """Return what was computed of a rung, all of which must be done."""
         examples = self._evaluator.examples
         size = rung_sizes(examples)[rung]
-        row_M, logits_MC = torch.cat(self._rows), torch.cat(self._parts)
+        row_M, logits_MC = self.logits_by_row()
         if int(self._is_done_N.sum()) > size:
-            is_in_M = _first_in_rung_order(examples, size)[row_M]
-            row_M, logits_MC = row_M[is_in_M], logits_MC[is_in_M.to(logits_MC.device)]
+            logits_MC = logits_MC[_first_in_rung_order(examples, size)[row_M].to(logits_MC.device)]
         return Outputs(
             per_example_N=self._per_example_N[
                 list(range(examples) if size == examples else rung_order(examples)[:size])
             ],
-            logits_MC=logits_MC[row_M.argsort(stable=True)],
+            logits_MC=logits_MC,
             seconds=self._seconds,
         )
 
@@ -343,21 +369,3 @@ def _mean_by_place(scores_T: torch.Tensor, place_T: torch.Tensor, places: int) -
 
     sums = torch.zeros(places, dtype=torch.float64).index_add_(0, place_T, scores_T.double())
     return (sums / torch.bincount(place_T, minlength=places)).float()
-
-
-def kl_divergence(reference_MC: torch.Tensor, logits_MC: torch.Tensor) -> float:
-    """Mean divergence KL(reference || model) of two sets of logits of shape (M, C), in nats."""
-    from torch.nn import functional
-
-    rows, total = max(1, _CHUNK_ELEMENTS // logits_MC.shape[-1]), 0.0
-    for start in range(0, len(logits_MC), rows):
-        part = slice(start, start + rows)
-        total += float(
-            functional.kl_div(
-                functional.log_softmax(logits_MC[part].double(), -1),
-                functional.log_softmax(reference_MC[part].double(), -1),
-                reduction="sum",
-                log_target=True,
-            )
-        )
-    return total / len(logits_MC)

@@ -12,6 +12,8 @@ the error divided among them, and the test is an approximate one.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,8 +23,16 @@ from evaluators.quality import Forward, Pass, QualityEvaluator
 from evaluators.rungs import rung_order, rung_sizes
 from evaluators.scores import Quality
 
-_NEIGHBOURS = 12
+_NEIGHBOURS = 24
 """From so many examples of about the same difficulty a missing one is estimated."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Estimate:
+    """Where a policy stands that was stopped: its quality on the whole split, below the bar, and its divergence."""
+
+    quality: float
+    kl_to_dense: float
 
 
 def race(evaluator: QualityEvaluator, forward: Forward, bar: Bar) -> Quality:
@@ -30,7 +40,7 @@ def race(evaluator: QualityEvaluator, forward: Forward, bar: Bar) -> Quality:
 
     Returns:
         The score on the whole split, the same as without a bar; or an estimate of it that lies below the bar, with the
-        share of the examples that it took. Its divergence is that on the last rung that is complete.
+        share of the examples that it took.
 
     Raises:
         ValueError: The bar belongs to another split.
@@ -41,21 +51,21 @@ def race(evaluator: QualityEvaluator, forward: Forward, bar: Bar) -> Quality:
         )
     one_pass = evaluator.start(forward)
     compete = _by_counting if evaluator.task.right_or_wrong else _by_rungs
-    estimate, rung = compete(evaluator, one_pass, bar)
+    estimate = compete(evaluator, one_pass, bar)
     if estimate is None:
         return evaluator.score(one_pass.outputs(evaluator.rungs - 1))
     return Quality(
         metric=evaluator.task.metric,
-        value=estimate,
+        value=estimate.quality,
         per_example=(),
-        kl_to_dense=evaluator.score(one_pass.outputs(rung)).kl_to_dense,
+        kl_to_dense=estimate.kl_to_dense,
         seconds=one_pass.seconds,
         share=int(one_pass.is_done_N.sum()) / evaluator.examples,
     )
 
 
-def _by_counting(evaluator: QualityEvaluator, one_pass: Pass, bar: Bar) -> tuple[float | None, int]:
-    """Go on while enough right answers are possible; return an estimate if it ended early, and the complete rung."""
+def _by_counting(evaluator: QualityEvaluator, one_pass: Pass, bar: Bar) -> _Estimate | None:
+    """Go on while enough right answers are possible; return an estimate if it ended early."""
     one_pass.reach(0)
     reference_N = np.asarray(bar.reference) > 0.5
     tested = False
@@ -66,34 +76,48 @@ def _by_counting(evaluator: QualityEvaluator, one_pass: Pass, bar: Bar) -> tuple
             possible = int((right_N[seen_N] > 0.5).sum() + (~seen_N).sum())
             unlikely = not tested and reach_p_value(reference_N, right_N > 0.5, seen_N, bar.needed) <= bar.error
             if possible < bar.needed or unlikely:
-                return _estimate(evaluator, right_N, seen_N, bar.needed), 0
+                return _estimate(evaluator, one_pass, bar)
         tested = True
         one_pass.step()
-    return None, 0
+    return None
 
 
-def _estimate(
-    evaluator: QualityEvaluator, right_N: NDArray[np.float32], seen_N: NDArray[np.bool_], needed: int
-) -> float:
-    """Estimate the quality on the whole split.
+def _estimate(evaluator: QualityEvaluator, one_pass: Pass, bar: Bar) -> _Estimate:
+    """Estimate where a policy stands on the whole split: its quality by how far it is behind the reference."""
+    examples = evaluator.examples
+    difficulty_N = np.zeros(examples) if evaluator.difficulty is None else np.asarray(evaluator.difficulty)
+    behind_N = np.asarray(bar.reference) - one_pass.per_example_N.numpy().astype(np.float64)
+    quality = float(np.mean(bar.reference)) - mean_of_alike(behind_N, difficulty_N)
+    return _Estimate(
+        quality=max(0.0, min(quality, (bar.needed - 1) / examples)),
+        kl_to_dense=mean_of_alike(evaluator.divergence_by_example(one_pass).numpy(), difficulty_N),
+    )
 
-    What was seen does not depend on the candidate, so an example that is left is taken to be like those that were seen
-    and are about as difficult.
+
+def mean_of_alike(values_N: NDArray[np.float64], difficulty_N: NDArray[np.float64]) -> float:
+    """Estimate the mean over a split of which the difficult examples were seen, and some at random.
+
+    What was seen does not depend on the candidate, so an example that is left is taken to be like the nearest ones that
+    were seen, by difficulty.
+
+    Args:
+        values_N: Of each example; NaN where it was not seen.
+        difficulty_N: Of each example.
     """
-    difficulty_N = np.zeros(len(seen_N)) if evaluator.difficulty is None else np.asarray(evaluator.difficulty)
+    seen_N = np.isfinite(values_N)
     rank_N = np.empty(len(seen_N), dtype=int)
     rank_N[np.argsort(difficulty_N, kind="stable")] = np.arange(len(seen_N))
     rows = np.flatnonzero(seen_N)
     rows = rows[np.argsort(rank_N[rows])]
     around = min(_NEIGHBOURS, len(rows))
     start = np.clip(np.searchsorted(rank_N[rows], rank_N[~seen_N]) - around // 2, 0, len(rows) - around)
-    sums = np.concatenate([[0.0], np.cumsum(right_N[rows], dtype=np.float64)])
-    likely = float(((sums[start + around] - sums[start]) / around).sum())
-    return min(float(sums[-1]) + likely, needed - 1.0) / len(seen_N)
+    sums = np.concatenate([[0.0], np.cumsum(values_N[rows])])
+    missing = ((sums[start + around] - sums[start]) / around).sum()
+    return float(sums[-1] + missing) / len(seen_N)
 
 
-def _by_rungs(evaluator: QualityEvaluator, one_pass: Pass, bar: Bar) -> tuple[float | None, int]:
-    """Test after each rung; return an estimate if one has failed, and the rung."""
+def _by_rungs(evaluator: QualityEvaluator, one_pass: Pass, bar: Bar) -> _Estimate | None:
+    """Test after each rung; return an estimate if a test has failed."""
     reference_N = np.asarray(bar.reference)
     bound = float(reference_N.mean()) - bar.threshold
     for rung in range(evaluator.rungs - 1):
@@ -103,6 +127,7 @@ def _by_rungs(evaluator: QualityEvaluator, one_pass: Pass, bar: Bar) -> tuple[fl
         if not np.isfinite(behind).all():
             break
         if mean_p_value(behind, evaluator.examples, bound) <= bar.error / (evaluator.rungs - 1):
-            return min(float(reference_N.mean() - behind.mean()), bar.threshold), rung
+            quality = min(float(reference_N.mean() - behind.mean()), bar.threshold)
+            return _Estimate(quality, evaluator.score(one_pass.outputs(rung)).kl_to_dense)
     one_pass.reach(evaluator.rungs - 1)
-    return None, 0
+    return None

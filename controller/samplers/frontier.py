@@ -11,6 +11,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial
+from threadpoolctl import ThreadpoolController
 
 from controller.job import Objective
 from controller.samplers.choices import COSTS, ChoiceGrid, Options, costs_in_order, grid_of
@@ -21,7 +22,7 @@ from controller.samplers.knapsack import solve_front, weight_sweep
 from controller.samplers.probing import plan_probes, point_of
 
 _PROBE_RUNG = 0
-_CANDIDATES_WORK = 40_000
+_CANDIDATES_WORK = 10_000
 """Candidates x units that are looked at for one proposal."""
 _WEIGHED_WORK = 4_000
 """Candidates x units that are weighed with all that is known."""
@@ -66,6 +67,7 @@ class FrontierSampler(BaseSampler):
         self._model = FrontModel(grid, goal)
         self._probes = [point_of(grid, label) for label in plan_probes(grid, self._model.labels)]
         self._next = 0
+        self._threads = ThreadpoolController()
         self._solved: Options = np.zeros((0, grid.units), dtype=np.int64)
         self._fitted_at = -1
         self._most = int(np.clip(_WEIGHED_WORK // max(1, grid.units), 24, 160))
@@ -87,7 +89,9 @@ class FrontierSampler(BaseSampler):
             return self._grid.parameters(probe)
         digest = hashlib.sha256(f"{self._seed}:{trial.number}".encode()).digest()
         generator = np.random.default_rng(int.from_bytes(digest[:8], "big"))
-        return self._grid.parameters(self._propose(generator))
+        # Matrices are small: threads cost more than they bring, most of all beside busy workers.
+        with self._threads.limit(limits=1, user_api="blas"):
+            return self._grid.parameters(self._propose(generator))
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -142,7 +146,7 @@ class FrontierSampler(BaseSampler):
 
     def _candidates(self, generator: np.random.Generator) -> Options:
         """Members of the solved front and moves from the measured one, none asked for before, all within bounds."""
-        count = int(np.clip(_CANDIDATES_WORK // self._grid.units, 96, 768))
+        count = int(np.clip(_CANDIDATES_WORK // self._grid.units, 96, 512))
         solved = self._solved
         if len(solved) > count // 2:
             solved = solved[generator.choice(len(solved), count // 2, replace=False)]

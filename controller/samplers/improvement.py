@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr
 
 Floats = npt.NDArray[np.float64]
 
@@ -43,8 +44,6 @@ def expected_improvement(
 
 def expected_excess(mean: Floats, spread: Floats, level: Floats) -> Floats:
     """Return E[max(0, Q - level)] of a normal Q, elementwise."""
-    from scipy.special import ndtr
-
     safe = np.maximum(spread, 1e-12)
     z = (mean - level) / safe
     density = np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)

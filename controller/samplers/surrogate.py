@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import solve_triangular
 
 from controller.samplers.choices import ChoiceGrid, Options
 
@@ -283,15 +284,11 @@ def _distance(first_NU: Options, second_TU: Options) -> Floats:
 
 
 def _forward(factor: Floats, right: Floats) -> Floats:
-    from scipy.linalg import solve_triangular
-
     found: Floats = solve_triangular(factor, right, lower=True, check_finite=False)
     return found
 
 
 def _backward(factor: Floats, right: Floats) -> Floats:
-    from scipy.linalg import solve_triangular
-
     found: Floats = solve_triangular(factor, right, lower=True, trans="T", check_finite=False)
     return found
 

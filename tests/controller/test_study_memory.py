@@ -1,6 +1,7 @@
 """The memory of Optuna's study does what Optuna's own does, and no more work than it must."""
 
 import pickle
+import random
 from typing import Any
 
 import optuna
@@ -11,7 +12,7 @@ from optuna.study import Study
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from controller.proposer import Proposer
+from controller.proposer import Proposer, Told
 from controller.samplers import SAMPLERS, SamplerContext, make_sampler
 from controller.study_memory import StudyMemory
 from workers.simulated import SimulatedConfig, SimulatedCosts, simulated_quality, simulated_space
@@ -130,3 +131,25 @@ def test_samplers_propose_what_they_would_to_a_plain_study(name: str) -> None:
         values = [quality, context.cost_of(proposal.policy).latency_ms]
         subject.tell(proposal, values, {})
         expected.tell(trial, values)
+
+
+def test_restored_trials_are_valid_ones_of_the_space() -> None:
+    space = simulated_space(3)
+    context = SamplerContext(seed=5, space=space, cost_of=SimulatedCosts(space))
+    subject = Proposer(space, context.objectives, make_sampler("random", context, trials_so_far=2))
+    policies = [space.smallest_policy(), space.random_policy(random.Random(0))]
+    noted: dict[str, Any] = {"attributes": {"paretrim:rung": 0}, "share": 0.25, "divergence": 0.1}
+    subject.restore(
+        [
+            Told(policy=policies[0], values=[0.5, 2.0], violations={"max_latency_ms": 1.0}, **noted),
+            Told(policy=policies[1], values=None, violations={}, attributes={}),
+        ]
+    )
+    trials = subject._study.get_trials()
+    for trial in trials:
+        trial._validate()
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE, TrialState.FAIL]
+    assert [space.from_parameters(trial.params) for trial in trials] == policies
+    assert trials[0].constraints == {"max_latency_ms": 1.0}
+    assert trials[0].user_attrs == {"paretrim:share": 0.25, "paretrim:kl_to_dense": 0.1}
+    assert trials[0].system_attrs["paretrim:rung"] == 0
