@@ -118,7 +118,7 @@ class FrontModel:
         deviation_N = self._link.spread(damage_N, spread_N)
         if self._residual is None:
             return mean_N, deviation_N + 0.01 * self._link.height
-        error_N, own_N, unexplained_N = self._residual.predict(options_NU, self._link.fall(damage_N))
+        error_N, own_N, unexplained_N = self._residual.predict(options_NU, damage_N)
         # Where scored policies are near, what they say of the error counts for that of the damage as well.
         return mean_N + error_N, np.sqrt(own_N**2 + (unexplained_N * deviation_N) ** 2)
 
@@ -128,7 +128,7 @@ class FrontModel:
         mean_N = self._link.quality(damage_N)
         deviation_N = self._link.spread(damage_N, 0.3 * damage_N)
         if self._residual is not None:
-            deviation_N = deviation_N + self._residual.prior(self._link.fall(damage_N))
+            deviation_N = deviation_N + self._residual.prior(damage_N)
         return self._gains(options_NU, mean_N, deviation_N)
 
     def gains(self, options_NU: Options) -> Floats:
@@ -138,7 +138,7 @@ class FrontModel:
     def _gains(self, options_NU: Options, mean_N: Floats, deviation_N: Floats) -> Floats:
         costs_NK = self._goal.scaled(self._grid.estimate(options_NU))
         scaled_N, spread_N = self._scaled(mean_N), deviation_N / self._height()
-        beyond = _BEYOND_BEST if self._residual is None else self._residual.least / self._height()
+        beyond = _BEYOND_BEST if self._residual is None else self._residual.beyond / self._height()
         best = max(1.0, float(self._front_quality.max(initial=0.0))) + beyond
         if costs_NK.shape[1] == 1:
             front = self._front_costs[:, 0]
@@ -199,7 +199,7 @@ class FrontModel:
         self.known = len(rows)
         if self.known:
             error_T = quality_T - self._link.quality(damage_T)
-            self._residual = Residual(options_TU, error_T, self._link.fall(damage_T), noise=1e-3 * height)
+            self._residual = Residual(options_TU, error_T, damage_T, self._link, noise=1e-3 * height)
 
     def _telling(self, scored: Scored) -> npt.NDArray[np.int64]:
         """Positions of all points, or of too many the ones nearest to the front and the newest."""

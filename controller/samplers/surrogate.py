@@ -16,6 +16,7 @@ from controller.samplers.choices import ChoiceGrid, Options
 
 Floats = npt.NDArray[np.float64]
 _FLOOR = 1e-6
+_LEAST_LEEWAY = 0.003
 
 
 class AdditiveLoss:
@@ -150,9 +151,19 @@ class Link:
         found: Floats = 0.5 * (self.quality(low_N) - self.quality(high_N))
         return found
 
-    def fall(self, loss_N: Floats) -> Floats:
-        """Return the share of the height that is gone, 0 to 1, elementwise."""
-        found: Floats = (self.dense - self.quality(loss_N)) / self.height
+    def leeway(self, loss_N: Floats, least: float) -> Floats:
+        """Return how freely quality varies at a loss, 0 to 1.
+
+        Answers change sides as the root of how far outputs move, whether or not quality falls; the more where it is
+        half-way between the dense model and guessing.
+
+        Args:
+            loss_N: Losses, (N,), 0 or more.
+            least: Leeway where no quality is lost yet, as a share of that half-way, 0 to 1.
+        """
+        moved_N = np.sqrt(-np.expm1(-np.maximum(loss_N, 0.0) / self.scale))
+        gone_N = (self.dense - self.quality(loss_N)) / self.height
+        found: Floats = moved_N * (least + (1 - least) * np.clip(4 * gone_N * (1 - gone_N), 0.0, 1.0)) + _LEAST_LEEWAY
         return found
 
 
@@ -214,13 +225,13 @@ class Residual:
     """A Gaussian process over what additive damage and link miss: points that differ in few units err alike.
 
     The kernel is variance * leeway * leeway' * exp(-distance / length), the distance being the share of units whose
-    options differ. The leeway is how freely quality varies: most half-way between the dense model and guessing, least
-    at both ends. Length, noise and the least leeway are those of a few with the largest marginal likelihood.
+    options differ. Length, noise and the least leeway are those of a few with the largest marginal likelihood.
 
     Args:
         options_TU: Scored points.
         residual_T: Measured less expected quality.
-        fall_T: Share of the height that is expected to be gone there, 0 to 1.
+        loss_T: Their expected loss.
+        link: From loss to quality.
         noise: Standard deviation that is never explained, at least.
 
     Reference:
@@ -231,12 +242,12 @@ class Residual:
     _LEAST_LEEWAYS = (0.03, 0.1, 0.3, 1.0)
     _NOISES = (0.1, 0.4)
 
-    def __init__(self, options_TU: Options, residual_T: Floats, fall_T: Floats, *, noise: float) -> None:
-        self._options_TU, self._fall_T = options_TU, fall_T
+    def __init__(self, options_TU: Options, residual_T: Floats, loss_T: Floats, link: Link, *, noise: float) -> None:
+        self._options_TU, self._loss_T, self._link = options_TU, loss_T, link
         distance_TT = _distance(options_TU, options_TU)
         best = float("-inf")
         for least in self._LEAST_LEEWAYS:
-            leeway_T = _leeway(fall_T, least)
+            leeway_T = link.leeway(loss_T, least)
             variance = float(np.mean((residual_T / leeway_T) ** 2)) + noise**2
             for length, share in itertools.product(self._LENGTHS, self._NOISES):
                 kernel_TT = variance * np.outer(leeway_T, leeway_T) * np.exp(-distance_TT / length)
@@ -251,28 +262,23 @@ class Residual:
         self._weights_T = _backward(self._factor_TT, self._half_T)
 
     @property
-    def least(self) -> float:
-        """Standard deviation of the residual next to the dense model."""
-        return float(np.sqrt(self.variance)) * self._least
+    def beyond(self) -> float:
+        """Standard deviation of the residual where outputs have moved and no quality is lost yet."""
+        return 0.5 * float(np.sqrt(self.variance)) * self._least
 
-    def prior(self, fall_N: Floats) -> Floats:
+    def prior(self, loss_N: Floats) -> Floats:
         """Return the standard deviation of the residual far from all that was scored, (N,)."""
-        return float(np.sqrt(self.variance)) * _leeway(fall_N, self._least)
+        return float(np.sqrt(self.variance)) * self._link.leeway(loss_N, self._least)
 
-    def predict(self, options_NU: Options, fall_N: Floats) -> tuple[Floats, Floats, Floats]:
+    def predict(self, options_NU: Options, loss_N: Floats) -> tuple[Floats, Floats, Floats]:
         """Return expected residuals, their standard deviations and how much is unexplained (0 to 1), all (N,)."""
-        leeway_N, leeway_T = _leeway(fall_N, self._least), _leeway(self._fall_T, self._least)
+        leeway_N, leeway_T = (self._link.leeway(loss, self._least) for loss in (loss_N, self._loss_T))
         near_NT = np.exp(-_distance(options_NU, self._options_TU) / self._length)
         kernel_NT = self.variance * np.outer(leeway_N, leeway_T) * near_NT
         explained_N = (_forward(self._factor_TT, kernel_NT.T) ** 2).sum(axis=0)
         prior_N = self.variance * leeway_N**2
         variance_N = np.maximum(prior_N - explained_N, 0.0)
         return kernel_NT @ self._weights_T, np.sqrt(variance_N), np.sqrt(variance_N / prior_N)
-
-
-def _leeway(fall_N: Floats, least: float) -> Floats:
-    found: Floats = least + (1 - least) * np.clip(4 * fall_N * (1 - fall_N), 0.0, 1.0)
-    return found
 
 
 def _distance(first_NU: Options, second_TU: Options) -> Floats:

@@ -96,23 +96,35 @@ class TestLink:
 
 
 class TestResidual:
+    LINK = Link(dense=1.0, height=1.0, scale=1.0, power=1.0)
+    HALF_WAY = 0.7
+
     def test_it_explains_what_it_has_seen_and_not_what_is_far(self) -> None:
         generator = np.random.default_rng(0)
         points = generator.integers(0, 4, size=(30, 10))
         errors = generator.normal(0, 0.05, 30)
-        model = Residual(points, errors, np.full(30, 0.5), noise=1e-3)
-        mean, spread, _ = model.predict(points, np.full(30, 0.5))
+        loss = np.full(30, self.HALF_WAY)
+        model = Residual(points, errors, loss, self.LINK, noise=1e-3)
+        mean, spread, _ = model.predict(points, loss)
         assert mean == pytest.approx(errors, abs=0.03)
         assert spread.max() < 0.03
-        far = model.predict(np.full((1, 10), 9), np.full(1, 0.5))
+        far = model.predict(np.full((1, 10), 9), loss[:1])
         assert far[2][0] > 0.9
         assert abs(far[0][0]) < 0.05
 
     def test_near_points_err_alike(self) -> None:
         points = np.array([[0] * 10, [1] * 10, [2] * 10])
-        model = Residual(points, np.array([0.1, -0.1, 0.0]), np.full(3, 0.5), noise=1e-3)
+        model = Residual(points, np.array([0.1, -0.1, 0.0]), np.full(3, self.HALF_WAY), self.LINK, noise=1e-3)
         near = np.array([[0] * 9 + [3]])
-        assert model.predict(near, np.full(1, 0.5))[0][0] > 0.01
+        assert model.predict(near, np.full(1, self.HALF_WAY))[0][0] > 0.01
+
+    def test_what_moves_no_output_is_sure(self) -> None:
+        points = np.random.default_rng(0).integers(0, 4, size=(20, 10))
+        errors = np.random.default_rng(1).normal(0, 0.05, 20)
+        model = Residual(points, errors, np.full(20, self.HALF_WAY), self.LINK, noise=1e-3)
+        spread = model.prior(np.array([0.0, 1e-4, 1e-2, self.HALF_WAY]))
+        assert (np.diff(spread) > 0).all()
+        assert spread[0] < 0.01 * spread[-1]
 
 
 class TestProbes:
