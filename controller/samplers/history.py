@@ -22,7 +22,7 @@ class Point:
         options: The point of the grid.
         quality: Its quality.
         divergence: Divergence from the dense model's outputs in nats; None where the study does not tell it.
-        is_whole: Whether all examples are behind the quality.
+        is_whole: Whether the quality is that of all examples, or estimated for them.
     """
 
     options: Options
@@ -32,7 +32,7 @@ class Point:
 
 
 class Scored:
-    """Points that were scored on all examples, as arrays that grow.
+    """Points whose quality on all examples is known or estimated, as arrays that grow.
 
     Args:
         grid: The space.
@@ -100,7 +100,7 @@ class History:
     def __init__(self, grid: ChoiceGrid, quality_index: int) -> None:
         self._grid, self._quality_index = grid, quality_index
         self.scored = Scored(grid)
-        """Points that were scored on all examples."""
+        """Points whose quality on all examples is known or estimated."""
         self.alone: dict[bytes, Point] = {}
         """Points at which one unit is changed; scores on all examples go before those on few."""
         self.pending: dict[int, Options] = {}
@@ -144,7 +144,8 @@ class History:
                 self.pending[trial.number] = options
         elif trial.state is TrialState.COMPLETE and np.all(np.isfinite(trial.values)):
             quality = float(trial.values[self._quality_index])
-            self._keep(Point(options, quality, divergence_of(trial), share_of(trial) >= 1))
+            # What racing has stopped is told with an estimate for all examples; a probe is not.
+            self._keep(Point(options, quality, divergence_of(trial), not is_probe or share_of(trial) >= 1))
 
     def _keep(self, point: Point) -> None:
         self.finished += 1
