@@ -22,9 +22,9 @@ from controller.samplers.knapsack import solve_front, weight_sweep
 from controller.samplers.probing import plan_probes, point_of
 
 _PROBE_RUNG = 0
-_CANDIDATES_WORK = 10_000
+_CANDIDATES_WORK = 3_000
 """Candidates x units that are looked at for one proposal."""
-_WEIGHED_WORK = 4_000
+_WEIGHED_WORK = 1_000
 """Candidates x units that are weighed with all that is known."""
 _MOVES = (1, 1, 1, 2, 2, 3)
 """How many units a move changes, drawn from these."""
