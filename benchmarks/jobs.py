@@ -19,8 +19,9 @@ def job_for(model: Path | None, folder: Path) -> JobSpec:
         folder: Takes database, table, variants, and the digits where they are used.
     """
     if model is None:
-        write_digits(folder / "data")
-        train_digits_model(folder / "data", folder / "model")
+        if not (folder / "model" / "model.safetensors").exists():
+            write_digits(folder / "data")
+            train_digits_model(folder / "data", folder / "model")
         job = load_job(_EXAMPLES / "digits.yaml")
         data = {"source": str(folder / "data/test.jsonl"), "calibration_source": str(folder / "data/train.jsonl")}
         paths = {"model": job.model.model_copy(update={"id": str(folder / "model")})}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import optuna
@@ -121,12 +121,9 @@ class Bench:
         if key not in self._scores:
             request = TrialRequest(trial=0, attempt="", policy=policy, rung=rung)
             quality = self.worker.evaluate(request).scores.quality
-            share = len(quality.per_example) / len(self.worker.splits.search)
-            found = Score(value=quality.value, kl_to_dense=quality.kl_to_dense, share=share)
-            self._scores[key] = found
-            line = {"key": key, "value": found.value, "kl_to_dense": found.kl_to_dense, "share": share}
+            self._scores[key] = Score(value=quality.value, kl_to_dense=quality.kl_to_dense, share=quality.share)
             with self._file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps({"key": key, **asdict(self._scores[key])}) + "\n")
         return self._scores[key]
 
     def member(self, number: int, policy: Policy, score: Score) -> FrontMember:

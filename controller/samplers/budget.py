@@ -9,12 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from controller.job import Objective
-from controller.samplers.choices import ChoiceGrid, Floats, Options, grid_of
+from controller.samplers.choices import (
+    COSTS,
+    ChoiceGrid,
+    Floats,
+    Options,
+    bounds_in_order,
+    costs_in_order,
+    grid_of,
+)
 from controller.samplers.context import SamplerContext
-
-AXES = (Objective.LATENCY_MS, Objective.SIZE_BYTES)
-"""What the axes of costs are; bounds are kept on both, whether or not they span the front."""
 
 _BISECTIONS = 40
 _WEIGHTS = 33
@@ -57,10 +61,9 @@ class CostBudget:
         self.grid: ChoiceGrid = grid_of(context)
         self.offered: npt.NDArray[np.bool_] = np.arange(self.grid.width) < self.grid.counts[:, None]
         self.costs_UCA: Floats = np.where(self.offered[..., None], self.grid.increments, 0.0)
-        dense = context.cost_of(context.space.dense_policy())
-        self.dense_A: Floats = np.array([dense.latency_ms, dense.size_bytes], dtype=np.float64)
-        declared = (context.constraints.max_latency_ms, context.constraints.max_size_bytes)
-        self.bounds_A: Floats = np.array([np.inf if bound is None else bound for bound in declared], dtype=np.float64)
+        self.dense_A: Floats = np.array(costs_in_order(context.cost_of(context.space.dense_policy())))
+        # Bounds are kept on all costs, whether or not they span the front.
+        self.bounds_A: Floats = np.array(bounds_in_order(context.constraints))
         self._rows = np.arange(self.grid.units)
         sortable = np.where(self.offered[..., None], self.costs_UCA, np.inf).transpose(2, 0, 1)
         self.by_rank_AUC = np.argsort(sortable, axis=2, kind="stable")
@@ -88,7 +91,7 @@ class CostBudget:
             context: Its objectives say which costs count.
             count: How many in all, shared between the costs.
         """
-        axes = [axis for axis, objective in enumerate(AXES) if objective in context.objectives] or [0]
+        axes = [axis for axis, objective in enumerate(COSTS) if objective in context.objectives] or [0]
         steps = max(1, count // len(axes))
         found = []
         for axis in axes:

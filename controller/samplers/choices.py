@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from controller.job import Objective
+from controller.job import Constraints, Objective
 from controller.samplers.context import SamplerContext
 from evaluators.scores import Costs
 from search_spaces.space import FORMAT_SUFFIX, KEEP_SUFFIX, SearchSpace, UnitSpace
@@ -73,11 +73,6 @@ class ChoiceGrid:
         self.increments = self._increments(range(self.units) if shapes is None else shapes)
         """What an option adds to `base`, shape (units, options of the widest unit, costs); NaN where there is none."""
         self.is_additive = self._is_additive()
-
-    @property
-    def size(self) -> float:
-        """Number of different points."""
-        return float(np.prod(self.counts.astype(np.float64)))
 
     def exact(self, options: Options) -> Floats:
         """Return the costs of a point, shape (costs,)."""
@@ -172,6 +167,12 @@ def grid_of(context: SamplerContext) -> ChoiceGrid:
 def costs_in_order(costs: Costs) -> list[float]:
     """Return costs in the order of `COSTS`."""
     return [costs.latency_ms, float(costs.size_bytes)]
+
+
+def bounds_in_order(constraints: Constraints) -> list[float]:
+    """Return the declared bounds in the order of `COSTS`; infinite where there is none."""
+    declared = (constraints.max_latency_ms, constraints.max_size_bytes)
+    return [float("inf") if bound is None else float(bound) for bound in declared]
 
 
 def _shape_of(unit_space: UnitSpace) -> Hashable:

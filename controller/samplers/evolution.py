@@ -1,13 +1,12 @@
 """Evolution at constant cost: one policy for each cost target, changed by switching levels between units."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from controller.job import Objective
@@ -15,6 +14,7 @@ from controller.samplers.budget import CostBudget
 from controller.samplers.choices import Options
 from controller.samplers.context import SamplerContext, divergence_of, share_of, want_rung
 from controller.samplers.generation import STAGES, Generation, Move, Score
+from controller.samplers.grid_sampler import GridSampler, distributions_of
 from controller.samplers.level_switch import switch_levels
 from controller.samplers.trial_feed import TrialFeed
 
@@ -41,7 +41,7 @@ class _Parent:
         return (self.is_broken, -self.score.quality, self.score.divergence or 0.0, self.costs)
 
 
-class EvolutionSampler(BaseSampler):
+class EvolutionSampler(GridSampler):
     """Keeps the best known policy for each of several cost targets and improves it.
 
     The target that was visited least goes next, and among those the one beside the widest gap of the front. Its policy
@@ -62,12 +62,8 @@ class EvolutionSampler(BaseSampler):
     """
 
     def __init__(self, context: SamplerContext) -> None:
-        self._seed = context.seed
-        self._distributions: dict[str, BaseDistribution] = {
-            name: CategoricalDistribution(values) for name, values in context.space.parameters().items()
-        }
+        super().__init__(distributions_of(context.space), context.seed)
         self._quality_index = context.objectives.index(Objective.QUALITY)
-        self._fallback = RandomSampler(seed=context.seed)
         self._feed = TrialFeed()
         self._budget = CostBudget(context)
         self._targets = self._budget.targets(context, _TARGETS)
@@ -77,18 +73,13 @@ class EvolutionSampler(BaseSampler):
         self._started = 0
         self._seen: set[bytes] = set()
 
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return all parameters: they are only ever proposed together."""
-        return self._distributions
-
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Propose a policy, and note which generation and stage it belongs to."""
         if not search_space:
             return {}
-        digest = hashlib.sha256(f"{self._seed}:{trial.number}".encode()).digest()
-        generator = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+        generator = self._generator(trial)
         ended, running = self._feed.advance(study, trial)
         for found in ended:
             self._take(found)
@@ -97,12 +88,6 @@ class EvolutionSampler(BaseSampler):
         if stage < STAGES - 1:
             want_rung(study, trial, generation.rung(stage))
         return self._budget.grid.parameters(options)
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """Draw a parameter that is not of the space."""
-        return self._fallback.sample_independent(study, trial, param_name, param_distribution)
 
     def _take(self, trial: FrozenTrial) -> None:
         """Learn from a trial that has ended."""

@@ -75,8 +75,6 @@ class FrontModel:
         self._front_costs: Floats = np.zeros((0, len(goal.objectives)))
         self._front_quality: Floats = np.zeros(0)
         self._most = int(np.clip(_KNOWN_WORK // max(1, grid.units), 64, _MOST_KNOWN))
-        self.known = 0
-        """Scored policies that the residual rests on."""
 
     @property
     def labels(self) -> list[Label]:
@@ -196,8 +194,7 @@ class FrontModel:
         damage_T = self._additive.mean(options_TU)
         height = self._dense - self._goal.chance
         self._link = fit_link(damage_T, quality_T, dense=self._dense, height=height, guess=guess)
-        self.known = len(rows)
-        if self.known:
+        if len(rows):
             error_T = quality_T - self._link.quality(damage_T)
             self._residual = Residual(options_TU, error_T, damage_T, self._link, noise=1e-3 * height)
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 from threadpoolctl import ThreadpoolController
 
 from controller.job import Objective
-from controller.samplers.choices import COSTS, ChoiceGrid, Options, costs_in_order, grid_of
+from controller.samplers.choices import COSTS, ChoiceGrid, Options, bounds_in_order, costs_in_order, grid_of
 from controller.samplers.context import SamplerContext, want_rung
 from controller.samplers.front_model import FrontModel, Goal
+from controller.samplers.grid_sampler import GridSampler, distributions_of
 from controller.samplers.history import History
 from controller.samplers.knapsack import solve_front, weight_sweep
 from controller.samplers.probing import plan_probes, point_of
@@ -33,7 +33,7 @@ _RESOLVE = 16
 """The model is fitted anew after each trial at first, then each time it has grown by one part in so many."""
 
 
-class FrontierSampler(BaseSampler):
+class FrontierSampler(GridSampler):
     """Searches the front of quality against costs that are known before a trial.
 
     1. Every unit is changed alone, along each of its parameters, and scored on few examples (probes).
@@ -61,8 +61,8 @@ class FrontierSampler(BaseSampler):
     def __init__(
         self, grid: ChoiceGrid, distributions: Mapping[str, BaseDistribution], goal: Goal, *, seed: int
     ) -> None:
-        self._grid, self._distributions, self._goal, self._seed = grid, dict(distributions), goal, seed
-        self._fallback = RandomSampler(seed=seed)
+        super().__init__(distributions, seed)
+        self._grid, self._goal = grid, goal
         self._history = History(grid, goal.quality_index)
         self._model = FrontModel(grid, goal)
         self._probes = [point_of(grid, label) for label in plan_probes(grid, self._model.labels)]
@@ -72,32 +72,21 @@ class FrontierSampler(BaseSampler):
         self._fitted_at = -1
         self._most = int(np.clip(_WEIGHED_WORK // max(1, grid.units), 24, 160))
 
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return all parameters: they are only ever proposed together."""
-        return self._distributions
-
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Propose a point."""
         if not search_space:
             return {}
-        self._history.read(study, but=trial.number)
+        self._history.read(study, trial)
         probe = self._next_probe()
         if probe is not None:
             want_rung(study, trial, _PROBE_RUNG)
             return self._grid.parameters(probe)
-        digest = hashlib.sha256(f"{self._seed}:{trial.number}".encode()).digest()
-        generator = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+        generator = self._generator(trial)
         # Matrices are small: threads cost more than they bring, most of all beside busy workers.
         with self._threads.limit(limits=1, user_api="blas"):
             return self._grid.parameters(self._propose(generator))
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """Draw a parameter that the grid does not know."""
-        return self._fallback.sample_independent(study, trial, param_name, param_distribution)
 
     def _next_probe(self) -> Options | None:
         """The next single change that nobody has asked for, on a rung or in full."""
@@ -140,7 +129,8 @@ class FrontierSampler(BaseSampler):
         scaled = self._goal.scaled(self._grid.increments)
         solutions = []
         for weight in weight_sweep(scaled.shape[-1]):
-            costs = [(scaled @ weight)[unit, :count] for unit, count in enumerate(self._grid.counts)]
+            weighed = scaled @ weight
+            costs = [weighed[unit, :count] for unit, count in enumerate(self._grid.counts)]
             solutions.append(solve_front(costs, losses, most_states=states))
         self._solved = np.unique(np.concatenate(solutions), axis=0)
 
@@ -183,20 +173,15 @@ class FrontierSampler(BaseSampler):
 def make_frontier(context: SamplerContext) -> BaseSampler:
     """Make the sampler for a study."""
     grid = grid_of(context)
-    distributions = {name: CategoricalDistribution(values) for name, values in context.space.parameters().items()}
-    return FrontierSampler(grid, distributions, _goal(context), seed=context.seed)
+    return FrontierSampler(grid, distributions_of(context.space), _goal(context), seed=context.seed)
 
 
 def _goal(context: SamplerContext) -> Goal:
-    bounds = {
-        Objective.LATENCY_MS: context.constraints.max_latency_ms,
-        Objective.SIZE_BYTES: context.constraints.max_size_bytes,
-    }
     return Goal(
         quality_index=context.objectives.index(Objective.QUALITY),
         objectives=tuple(number for number, cost in enumerate(COSTS) if cost in context.objectives),
         reference=np.array(costs_in_order(context.cost_of(context.space.dense_policy()))),
-        bounds=np.array([float("inf") if (bound := bounds[cost]) is None else float(bound) for cost in COSTS]),
+        bounds=np.array(bounds_in_order(context.constraints)),
         chance=context.chance_quality,
         drop=context.constraints.max_quality_drop,
     )

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from controller.samplers.choices import ChoiceGrid, Floats, Options
 from controller.samplers.context import divergence_of, share_of, wanted_rung
+from controller.samplers.trial_feed import TrialFeed
 
 _FIRST_ROWS = 64
 
@@ -113,24 +114,18 @@ class History:
         """The least lossy point of the grid, once it is scored on all examples."""
         self.finished = 0
         """Trials that brought a score."""
-        self._read = 0
-        self._open: set[int] = set()
+        self._feed = TrialFeed()
 
-    def read(self, study: optuna.Study, *, but: int) -> None:
+    def read(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Read what is new.
 
         Args:
             study: The study.
-            but: Number of the trial that is being proposed.
+            trial: The trial that is being proposed, which is left out.
         """
-        trials = study._get_trials(deepcopy=False, use_cache=False)
-        waiting, self._open = sorted(self._open | set(range(self._read, len(trials)))), set()
-        self._read = len(trials)
-        for number in waiting:
-            if number == but or not trials[number].state.is_finished():
-                self._open.add(number)
-            if number != but:
-                self._take(trials[number])
+        ended, running = self._feed.advance(study, trial)
+        for found in [*ended, *running]:
+            self._take(found)
 
     def _take(self, trial: FrozenTrial) -> None:
         options = self._grid.read(trial.params)

@@ -1,13 +1,12 @@
 """A small policy-gradient controller that walks the units in order and spends a cost target."""
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from controller.job import Objective
@@ -15,6 +14,7 @@ from controller.samplers.budget import CostBudget
 from controller.samplers.choices import Floats, Options
 from controller.samplers.context import SamplerContext, share_of
 from controller.samplers.episode import MOVING_FEATURES, Walk, unit_features
+from controller.samplers.grid_sampler import GridSampler, distributions_of
 from controller.samplers.policy_network import Batch, PolicyNetwork
 from controller.samplers.sensitivity import SensitivityEstimate
 from controller.samplers.trial_feed import TrialFeed
@@ -52,7 +52,7 @@ class _Baselines:
         return float(np.clip(surprise / self.spread, -_MOST_ADVANTAGE, _MOST_ADVANTAGE))
 
 
-class ReinforceSampler(BaseSampler):
+class ReinforceSampler(GridSampler):
     """Learns by policy gradient how to spend a cost target.
 
     An episode goes over the units in order. Its state is the unit (kind, position, groups, parameters, how sensitive
@@ -78,11 +78,8 @@ class ReinforceSampler(BaseSampler):
 
     def __init__(self, context: SamplerContext) -> None:
         self._context = context
-        self._distributions: dict[str, BaseDistribution] = {
-            name: CategoricalDistribution(values) for name, values in context.space.parameters().items()
-        }
+        super().__init__(distributions_of(context.space), context.seed)
         self._quality_index = context.objectives.index(Objective.QUALITY)
-        self._fallback = RandomSampler(seed=context.seed)
         self._feed = TrialFeed()
         self._budget = CostBudget(context)
         self._targets = self._budget.targets(context, _TARGETS)
@@ -97,18 +94,13 @@ class ReinforceSampler(BaseSampler):
         self._batch: list[tuple[int, Options, float]] = []
         self._seen: set[bytes] = set()
 
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return all parameters: they are only ever proposed together."""
-        return self._distributions
-
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Propose a policy, and note what the network must know to learn from it."""
         if not search_space:
             return {}
-        digest = hashlib.sha256(f"{self._context.seed}:{trial.number}".encode()).digest()
-        generator = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+        generator = self._generator(trial)
         ended, running = self._feed.advance(study, trial)
         for found in ended:
             self._take(found)
@@ -121,12 +113,6 @@ class ReinforceSampler(BaseSampler):
         options = self._sample(index, generator)
         study._storage.set_trial_system_attr(trial._trial_id, NOTE, [self._network_seed, index])
         return self._budget.grid.parameters(options)
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """Draw a parameter that is not of the space."""
-        return self._fallback.sample_independent(study, trial, param_name, param_distribution)
 
     def _sample(self, index: int, generator: np.random.Generator) -> Options:
         """Return a policy for a target that was not proposed before, as far as one is found."""
