@@ -1,4 +1,4 @@
-"""Paretrim's public face: load_job, search, front, export, profile, sensitivity, sweep.
+"""Paretrim's public face: load_job, search, front, export, load, profile, retarget, explain, sensitivity, sweep.
 
 Importing this module checks that its four packages are the ones that lie beside it, and imports nothing heavy.
 """
@@ -12,14 +12,32 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from torch import nn
+
+    from controller.explain_report import ExplainReport
     from controller.job import JobSpec
+    from controller.recovery_options import RecoveryOptions
     from controller.results import ExportSummary, ProfileSummary, Progress, SearchResult
+    from controller.retarget_report import RetargetResult
     from controller.sensitivity_report import SensitivityReport
     from controller.sweep_report import SweepResult
+    from controller.target_change import TargetChange
     from workers.model import ModelConfig
     from workers.targets.base import TargetConfig
 
-__all__ = ["check_packages", "export", "front", "load_job", "profile", "search", "sensitivity", "sweep"]
+__all__ = [
+    "check_packages",
+    "explain",
+    "export",
+    "front",
+    "load",
+    "load_job",
+    "profile",
+    "retarget",
+    "search",
+    "sensitivity",
+    "sweep",
+]
 
 PACKAGES = ("controller", "workers", "evaluators", "search_spaces")
 
@@ -92,7 +110,13 @@ def front(study: str, *, pick: str | None = None, storage: str | None = None) ->
 
 
 def export(
-    study: str, *, out: str | Path, pick: str | None = None, trial: int | None = None, storage: str | None = None
+    study: str,
+    *,
+    out: str | Path,
+    pick: str | None = None,
+    trial: int | None = None,
+    storage: str | None = None,
+    recovery: RecoveryOptions | None = None,
 ) -> ExportSummary:
     """Export one policy of a study as a model, and verify it.
 
@@ -102,6 +126,7 @@ def export(
         pick: What to take, in words: "fastest within 1% quality".
         trial: Number of a trial, in place of `pick`.
         storage: Database URL; None takes the default file in the current folder.
+        recovery: How the model is trained first (`controller.recovery_options`); None exports what was searched.
 
     Raises:
         controller.errors.UsageError: Not exactly one of `pick` and `trial` is given.
@@ -114,7 +139,26 @@ def export(
     name = check_study_name(study)
     from controller import operations
 
-    return operations.run_export(name, storage or DEFAULT_STORAGE, pick=pick, trial=trial, out=Path(out))
+    return operations.run_export(
+        name, storage or DEFAULT_STORAGE, pick=pick, trial=trial, out=Path(out), recovery=recovery
+    )
+
+
+def load(folder: str | Path) -> nn.Module:
+    """Load an exported model in evaluation mode, with the very arithmetic that was searched.
+
+    Shapes and formats come from the file. Tokenizer or image processor lie beside it for transformers to load.
+
+    Args:
+        folder: What an export wrote in the Hugging Face form.
+
+    Raises:
+        workers.export.layer_forms.FolderError: It is not such a folder, is damaged, inconsistent or of another version.
+        workers.model.ModelError: It holds code, or weights only as a pickle.
+    """
+    from workers.export.loading import load_folder
+
+    return load_folder(Path(folder))
 
 
 def profile(
@@ -135,6 +179,61 @@ def profile(
     from controller import operations
 
     return operations.run_profile(model, target, Path(out), on_progress or _ignore)
+
+
+def retarget(
+    study: str,
+    change: TargetChange,
+    *,
+    storage: str | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> RetargetResult:
+    """Return the front of a study on another target, from the scores that it has and a few more.
+
+    Args:
+        study: Name of the study.
+        change: The other target, how many policies may be scored for it, and the name of the result.
+        storage: Database URL; None takes the default file in the current folder.
+        on_progress: Called now and then.
+    """
+    from controller.job import DEFAULT_STORAGE, check_study_name
+
+    name = check_study_name(study)
+    from controller import operations
+
+    return operations.run_retarget(name, storage or DEFAULT_STORAGE, change, on_progress or _ignore)
+
+
+def explain(
+    study: str,
+    *,
+    trial: int,
+    change: TargetChange | None = None,
+    out: str | Path | None = None,
+    storage: str | None = None,
+) -> ExplainReport:
+    """Say where the time of a trial's policy goes, and which of its choices buy no time.
+
+    Args:
+        study: Name of the study.
+        trial: Number of the trial; 0 is the dense model.
+        change: Another table of the study's target; None takes the study's own.
+        out: Folder for page, picture and JSON; None writes them beside the study's report.
+        storage: Database URL; None takes the default file in the current folder.
+    """
+    from controller.job import DEFAULT_STORAGE, check_study_name
+    from controller.target_change import TargetChange
+
+    name = check_study_name(study)
+    from controller import operations
+
+    return operations.run_explain(
+        name,
+        storage or DEFAULT_STORAGE,
+        trial=trial,
+        change=change or TargetChange(),
+        out=None if out is None else Path(out),
+    )
 
 
 def sensitivity(

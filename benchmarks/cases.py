@@ -1,9 +1,10 @@
-"""Models and data that compression is measured on: one of the shared folder's, or a ResNet trained on digits."""
+"""Models and data that compression is measured on: one of the shared folder's, or one trained on digits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 import torch
@@ -11,13 +12,20 @@ from torch import Tensor
 
 from evaluators.quality import QualityEvaluator, StackedCalls, stack_calls
 from evaluators.scores import Quality
-from examples.digits import write_digits
+from examples.digits import train_digits_model, write_digits
 from examples.digits_resnet import train_digits_resnet
 from search_spaces.policy import Policy
 from workers.assemble import Assembler
 from workers.calibrate import Calibration
 from workers.data import Columns, DataConfig, load_splits
 from workers.model import LoadedModel, ModelConfig, load_model
+
+
+class Digits(StrEnum):
+    """Models that are trained on scikit-learn's digits."""
+
+    RESNET = "digits-resnet"
+    VIT = "digits-vit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,17 +59,18 @@ class Case:
         return self.evaluator.evaluate(assembler.logits)
 
 
-def load_case(model: Path | None, folder: Path, *, evaluation: int | None = None, seed: int = 0) -> Case:
+def load_case(model: Path | Digits | None, folder: Path, *, evaluation: int | None = None, seed: int = 0) -> Case:
     """Read a model and its data.
 
     Args:
-        model: A folder of the shared models (minilm-sst2, glm-tiny); None trains a ResNet on digits.
+        model: A folder of the shared models (minilm-sst2, glm-tiny), or what is trained on digits; None is the ResNet.
         folder: Takes what is trained.
         evaluation: Examples to score on, 2 or more; None takes what the case has.
         seed: Seed of what is trained.
     """
-    if model is None:
-        config, data = _digits(folder, seed)
+    model = Digits.RESNET if model is None else model
+    if isinstance(model, Digits):
+        config, data = _digits(model, folder, seed)
     elif model.name.startswith("glm"):
         config, data = _text(model)
     else:
@@ -75,7 +84,7 @@ def load_case(model: Path | None, folder: Path, *, evaluation: int | None = None
     with torch.inference_mode():
         evaluator.set_dense(evaluator.run(lambda inputs, _: loaded.model(**inputs).logits))
     return Case(
-        name="digits-resnet" if model is None else model.name,
+        name=model.value if isinstance(model, Digits) else model.name,
         config=config,
         loaded=loaded,
         calls=calls,
@@ -107,11 +116,12 @@ def _text(model: Path) -> tuple[ModelConfig, DataConfig]:
     )
 
 
-def _digits(folder: Path, seed: int) -> tuple[ModelConfig, DataConfig]:
+def _digits(model: Digits, folder: Path, seed: int) -> tuple[ModelConfig, DataConfig]:
     """scikit-learn's digits; the model has seen the calibration images in training."""
     write_digits(folder / "data")
-    train_digits_resnet(folder / "data", folder / "model", seed=seed)
-    return ModelConfig(id=str(folder / "model"), task="image-classification"), DataConfig(
+    train = train_digits_resnet if model is Digits.RESNET else train_digits_model
+    train(folder / "data", folder / model.value, seed=seed)
+    return ModelConfig(id=str(folder / model.value), task="image-classification"), DataConfig(
         source=str(folder / "data/test.jsonl"),
         columns=Columns(input="image"),
         calibration_source=str(folder / "data/train.jsonl"),

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from workers.targets.onnxruntime_cpu import cpu_model
+from workers.targets.cpu import cpu_model
 
 RESULTS = Path(__file__).with_name("results")
 

@@ -22,6 +22,7 @@ from controller.front import FrontMember, hypervolume, pareto_front
 from controller.job import Constraints, Objective
 from controller.preparation import describe, price
 from controller.samplers.context import DIVERGENCE, SHARE, SamplerContext, wanted_rung
+from evaluators.scores import QualityMeasure
 from search_spaces.policy import Policy
 from search_spaces.space import SearchSpace
 from workers.protocol import TrialRequest
@@ -37,7 +38,7 @@ class Score:
     """What was measured of one policy.
 
     Attributes:
-        value: The metric.
+        value: The quality.
         kl_to_dense: Divergence from the dense model's outputs, in nats.
         share: Share of the examples behind it.
     """
@@ -82,14 +83,22 @@ class Bench:
         folder: Keeps model, latency table, variants and scores.
         examples: Search examples; None takes those of the example job.
         holdout: Holdout examples; None takes those of the example job.
+        quality: What policies are scored by.
     """
 
     def __init__(
-        self, model: Path | None, folder: Path, *, examples: int | None = None, holdout: int | None = None
+        self,
+        model: Path | None,
+        folder: Path,
+        *,
+        examples: int | None = None,
+        holdout: int | None = None,
+        quality: QualityMeasure = QualityMeasure.METRIC,
     ) -> None:
         job = job_for(model, folder)
         data = {"search": examples or job.data.search, "holdout": holdout or job.data.holdout}
-        self.job = job.model_copy(update={"data": job.data.model_copy(update=data), "constraints": Constraints()})
+        changes = {"data": job.data.model_copy(update=data), "constraints": Constraints(), "quality": quality}
+        self.job = job.model_copy(update=changes)
         priced = price(self.job, describe(self.job), lambda stage, done, total: None)
         self.costs = priced.costs
         self.space: SearchSpace = priced.description.space
@@ -102,8 +111,7 @@ class Bench:
         self._scores = dict(self._read())
         dense = self.score(self.space.dense_policy())
         self.dense = self.member(0, self.space.dense_policy(), dense)
-        splits = self.worker.splits
-        self.chance = self.worker.task.chance([example.label for example in splits.search])
+        self.chance = self.worker.chance_quality
 
     def context(self, seed: int, space: SearchSpace | None = None) -> SamplerContext:
         """What a sampler may know."""

@@ -7,8 +7,11 @@ import shlex
 from functools import partial
 from pathlib import Path
 
+from controller.artifact_job import JOB_FILE, job_text
 from controller.errors import UsageError
 from controller.preparation import describe
+from controller.recovery import run_recovery
+from controller.recovery_options import RecoveryOptions
 from controller.results import ExportSummary
 from controller.storage.engine import open_database
 from controller.storage.repository import Repository
@@ -18,7 +21,15 @@ from workers.export.card import render_card
 from workers.trial import TrialWorker
 
 
-def run_export(study: str, storage: str, *, pick: str | None, trial: int | None, out: Path) -> ExportSummary:
+def run_export(
+    study: str,
+    storage: str,
+    *,
+    pick: str | None,
+    trial: int | None,
+    out: Path,
+    recovery: RecoveryOptions | None = None,
+) -> ExportSummary:
     """Export one policy of a study and verify the artifact in a process of its own.
 
     Args:
@@ -27,10 +38,12 @@ def run_export(study: str, storage: str, *, pick: str | None, trial: int | None,
         pick: Rule that picks a member of the front; None where a trial is given.
         trial: Number of a trial; None where a rule is given.
         out: Folder of the artifact, new or empty.
+        recovery: How the model is trained before it is exported; None exports what was searched.
 
     Raises:
         UsageError: No such study or trial, or no member that the rule asks for.
-        ArtifactError: The artifact differs from what was searched; nothing was released.
+        RecoveryError: The training failed.
+        ArtifactError: The artifact differs from what was searched, or trained; nothing was released.
     """
     try:
         check_place(out)
@@ -44,10 +57,25 @@ def run_export(study: str, storage: str, *, pick: str | None, trial: int | None,
     worker = TrialWorker(spec)
     _check_unchanged(summary, worker)
     command = f"paretrim export {shlex.quote(study)} --trial {number} --out {shlex.quote(str(out))}"
+    trained = None
+    if recovery is not None:
+        command += recovery.words
+        found = run_recovery(worker, policy, recovery.apply(job.recovery), tune=recovery.tune)
+        worker.adopt(policy, found.model)
+        trained = found.report
     card = partial(render_card, spec=spec, structure=worker.structure, policy=policy, command=command)
     report = export_artifact(
         worker,
-        ExportRequest(spec=spec, study=study, trial=number, policy=policy, out=out.absolute(), render_card=card),
+        ExportRequest(
+            spec=spec,
+            study=study,
+            trial=number,
+            policy=policy,
+            out=out.absolute(),
+            render_card=card,
+            recovery=trained,
+            texts={JOB_FILE: job_text(summary.job)},
+        ),
     )
     return _result(report, out, explanation)
 
@@ -89,6 +117,7 @@ def _result(report: ExportReport, out: Path, explanation: str) -> ExportSummary:
         explanation=explanation,
         metric=report.metric,
         searched_quality=holdout.searched_metric,
+        unrecovered_quality=None if report.recovery is None else report.recovery.before["holdout"],
         exported_quality=holdout.metric,
         dense_quality=report.dense_metric["holdout"],
         max_logits_difference=holdout.max_logit_difference,

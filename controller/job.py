@@ -13,9 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from controller.problems import JobError as JobError
 from controller.problems import Location, describe_errors, mask_passwords, show, show_name, suggest
 from controller.sampler_names import BUILT_IN, sampler_names
+from controller.target_change import TargetChange
+from evaluators.scores import QualityMeasure
 from search_spaces.space import SpaceConfig
 from workers.data import DataConfig
 from workers.model import ModelConfig
+from workers.recovery.config import RecoveryConfig
 from workers.targets.base import TARGETS, TargetConfig
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -25,8 +28,9 @@ DEFAULT_TRACKING = "sqlite:///.paretrim/mlflow.db"
 NAME_PATTERN = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"
 
 _CONFIG = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-# Where results are kept and how many run at once do not change what is found; more trials continue a study.
-_NOT_CONTENT = {"storage", "mlflow"}
+# Where results are kept, how many run at once, and for what else the result serves do not change what is found; more
+# trials continue a study.
+_NOT_CONTENT = {"storage", "mlflow", "also", "recovery"}
 _FREE_ON_RESUME = {"trials", "timeout_minutes", "parallel", "cpus_per_worker", "racing"}
 
 
@@ -34,7 +38,7 @@ class Objective(StrEnum):
     """What a front is spanned by."""
 
     QUALITY = "quality"
-    """The task's metric, to be large."""
+    """What the job calls quality, to be large."""
     LATENCY_MS = "latency_ms"
     """Time of one batch on the target, to be small."""
     SIZE_BYTES = "size_bytes"
@@ -47,7 +51,8 @@ class Constraints(BaseModel):
     model_config = _CONFIG
 
     max_quality_drop: float | None = Field(default=None, ge=0, le=1)
-    """Largest loss of quality against the dense model, as a fraction of 1 (0.01 is one point of accuracy), 0 to 1."""
+    """Largest loss of quality against the dense model, as a fraction of 1 (0.01 is one point of accuracy, or a
+    hundredth of the outputs' overlap with the dense model's), 0 to 1."""
     max_latency_ms: float | None = Field(default=None, gt=0)
     """Largest latency of one batch in milliseconds, above 0."""
     max_size_bytes: int | None = Field(default=None, gt=0)
@@ -132,8 +137,15 @@ class JobSpec(BaseModel):
     """Choices of every unit."""
     target: TargetConfig = TargetConfig()
     """Device, runtime and workload."""
+    also: tuple[TargetChange, ...] = ()
+    """Further targets, each of which gets a front of its own from the same scores once the search is done."""
     objectives: tuple[Objective, ...] = (Objective.QUALITY, Objective.LATENCY_MS)
     """What the front is spanned by: quality and at least one of latency_ms and size_bytes."""
+    quality: QualityMeasure = QualityMeasure.METRIC
+    """What quality is. metric: the task's, accuracy or bits per token; take it where examples are many, or where
+    a compressed model may be better than the dense one. fidelity: how far the outputs overlap with the dense model's,
+    0 to 1 (1 less their total variation distance); take it where examples are few, as it rewards no luck, or where the
+    model is to answer as before. The task's metric on the holdout is reported beside it."""
     constraints: Constraints = Constraints()
     """Bounds on what may be picked."""
     search: SearchConfig = SearchConfig()
@@ -144,6 +156,8 @@ class JobSpec(BaseModel):
     """Where runs are shown."""
     recheck: RecheckConfig = RecheckConfig()
     """Scoring of the front on examples that the search has not seen."""
+    recovery: RecoveryConfig = RecoveryConfig()
+    """Training of models that were found, after the search and for exports."""
 
     @field_validator("objectives")
     @classmethod

@@ -1,11 +1,25 @@
 """What the command line and the Python interface offer. Importing this loads what is heavy."""
 
+from controller.explain import run_explain
 from controller.export import run_export
 from controller.planning import plan
-from controller.profiling import run_profile
-from controller.search import run_search
+from controller.profiling import run_calibration, run_profile, run_space_profile
+from controller.retarget import run_retarget
 from controller.sensitivity import run_sensitivity
+from controller.several_targets import run_search_on_all as run_search
 from controller.study_summary import load_front
 from controller.sweep import run_sweep
 
-__all__ = ["load_front", "plan", "run_export", "run_profile", "run_search", "run_sensitivity", "run_sweep"]
+__all__ = [
+    "load_front",
+    "plan",
+    "run_calibration",
+    "run_explain",
+    "run_export",
+    "run_profile",
+    "run_retarget",
+    "run_search",
+    "run_sensitivity",
+    "run_space_profile",
+    "run_sweep",
+]

@@ -1,9 +1,12 @@
 """What a result means for a trial: its objectives, broken constraints, and whether it can be trusted."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 
 from controller.front import cost_violations
-from controller.storage.records import TrialRecord
+from controller.results import FailureGroup
+from controller.storage.records import TrialRecord, TrialState
 from controller.study_config import DenseModelError, StudyConfig, TooManyFailuresError, too_many_failures
 from evaluators.scores import Costs, ScoreError
 from workers.protocol import FailureReason, TrialFailure, TrialReport
@@ -78,11 +81,36 @@ def check_dense(dense: TrialRecord, config: StudyConfig) -> None:
     """
     if dense.quality is None:
         raise DenseModelError(f"the dense model must have a score; it failed ({dense.reason}): {dense.message}")
-    if dense.quality <= config.chance_quality:
+    assert dense.metric is not None
+    check_better_than_chance(dense.metric, dense.quality, config.chance_quality)
+
+
+def check_better_than_chance(metric: str, value: float, chance: float) -> None:
+    """Refuse a dense model that does not look at its examples, or has no idea of their labels.
+
+    Args:
+        metric: Name of the metric.
+        value: Metric of the dense model on the search examples.
+        chance: What the best constant answer reaches there.
+
+    Raises:
+        DenseModelError: It is no better than that.
+    """
+    if value <= chance:
         raise DenseModelError(
-            f"the dense model must be better than chance ({config.chance_quality:g}); got {dense.metric} "
-            f"{dense.quality:g} on the search examples; check the labels and that the model was trained for them"
+            f"the dense model must be better than chance ({chance:g}); got {metric} {value:g} on the search examples; "
+            "check the labels and that the model was trained for them"
         )
+
+
+def failure_groups(trials: Sequence[TrialRecord]) -> tuple[FailureGroup, ...]:
+    """Group failed trials by reason, the most frequent first, each with the message of its first one."""
+    failed = [trial for trial in trials if trial.state is TrialState.FAIL]
+    counts = Counter(str(trial.reason) for trial in failed)
+    examples = {str(trial.reason): trial.message or "" for trial in reversed(failed)}
+    return tuple(
+        FailureGroup(reason=reason, count=count, example=examples[reason]) for reason, count in counts.most_common()
+    )
 
 
 def _failure(report: TrialReport, reason: FailureReason, message: str) -> TrialFailure:

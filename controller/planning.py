@@ -45,6 +45,7 @@ def plan(job: JobSpec) -> JobPlan:
         unreachable=out_of_reach,
         table_source=_source(job, description, measured=measured),
         foreign_table=priced is not None and bool(priced.foreign),
+        extrapolated=0 if priced is None else priced.extrapolated,
         trials=job.search.trials,
     )
 

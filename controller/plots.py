@@ -188,9 +188,11 @@ def _body(view: StudyView, points: list[PointView]) -> str:
 def _table(view: StudyView, heading: str, rows: list[str]) -> str:
     if not rows:
         return f'<section><h2>{heading}</h2><p class="soft">None yet.</p></section>'
+    metric = "" if view.task_metric is None else f"<th>{html.escape(view.task_metric)} on holdout</th>"
     head = (
-        f"<tr><th>policy</th><th>{html.escape(view.metric)}</th><th>holdout</th><th>gap</th><th>latency (ms)</th>"
-        '<th>times dense</th><th>size</th><th>times dense</th><th class="words">constraints</th></tr>'
+        f"<tr><th>policy</th><th>{html.escape(view.metric)}</th><th>holdout</th><th>gap</th>{metric}"
+        "<th>latency (ms)</th><th>times dense</th><th>size</th><th>times dense</th>"
+        '<th class="words">constraints</th></tr>'
     )
     return (
         f'<section><h2>{heading}</h2><div class="scroll"><table><thead>{head}</thead>'
@@ -213,6 +215,7 @@ def _rows(view: StudyView, points: Sequence[PointView], index: dict[int, int]) -
             point.quality_text,
             point.holdout_text,
             point.gap_text,
+            *(() if view.task_metric is None else (point.holdout_metric_text,)),
             number(latency),
             f"{latency / view.dense_latency_ms:.2f}",
             size_text(point.size_bytes),

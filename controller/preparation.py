@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,23 +11,21 @@ from sqlalchemy import make_url
 
 from controller.errors import PreflightError
 from controller.job import JobSpec
+from controller.measuring import OnStage, TableRequest, check_available, measure_table
 from evaluators.costs import CostModel, least_latency_ms, least_size_bytes
-from evaluators.latency.lookup import LatencyPredictor, MissingEntryError
-from evaluators.latency.table import LatencyTable, check_fingerprint, load_table
+from evaluators.latency.lookup import LatencyPredictor
+from evaluators.latency.table import check_fingerprint, load_table
 from evaluators.latency.workload import Operator, Workload
 from evaluators.latency.workload import operators as policy_work
 from search_spaces.policy import Policy
 from search_spaces.space import SearchSpace, build_space
 from search_spaces.units import ModelStructure
-from workers.model import ModelConfig, load_model, load_structure
-from workers.profile import grid_operators, measure_correction, profile, required_operators
+from workers.model import load_structure
+from workers.profile import grid_operators, required_operators
 from workers.protocol import WorkerSpec
 from workers.targets import TARGETS, TargetConfig
 from workers.targets.device import DEVICES
 from workers.trial import workload_of
-
-OnStage = Callable[[str, int, int], None]
-"""(what is going on, steps done, steps in all)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +46,23 @@ class Description:
     workload: Workload
     table: Path
 
+    def request(self, operators: tuple[Operator, ...], *, minutes: float | None = None) -> TableRequest:
+        """Return what its table needs to have measured.
+
+        Args:
+            operators: What the table must answer for.
+            minutes: Time for all of it, about; None has no limit.
+        """
+        return TableRequest(
+            model=self.spec.model,
+            target=self.spec.target,
+            space=self.space,
+            workload=self.workload,
+            operators=operators,
+            out=self.table,
+            minutes=minutes,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PricedSpace:
@@ -60,6 +73,7 @@ class PricedSpace:
         costs: Exact costs of policies.
         table_checksum: Identity of the latency table.
         foreign: How the table's hardware differs from this machine's; empty where it is the same.
+        extrapolated: How many operators of the space lie outside what was measured.
         notes: What the profiler noted about the machine while it measured.
     """
 
@@ -67,6 +81,7 @@ class PricedSpace:
     costs: CostModel
     table_checksum: str
     foreign: tuple[str, ...]
+    extrapolated: int
     notes: tuple[str, ...]
 
 
@@ -85,7 +100,10 @@ def describe(job: JobSpec) -> Description:
         ModelError: The model can't be read, or must not be.
         SpaceError: The space does not fit the model.
         WorkloadError: The workload does not fit the model.
+        PreflightError: The job has no table, and its target is not available here.
     """
+    if job.target.table is None:
+        check_available(job.target)
     structure = load_structure(job.model)
     workload = workload_of(job.target, structure)
     folder = work_folder(job.storage)
@@ -98,6 +116,7 @@ def describe(job: JobSpec) -> Description:
         space=job.space,
         target=job.target.model_copy(update={"table": table}),
         cache_dir=folder,
+        quality=job.quality,
         seed=job.search.seed,
         threads=max(1, int(job.search.cpus_per_worker)),
     )
@@ -115,7 +134,7 @@ def price(job: JobSpec, description: Description, on_stage: OnStage) -> PricedSp
     """
     if job.target.table is None:
         operators = required_operators(description.space, description.workload)
-        measure_table(job.model, job.target, description, operators, description.table, on_stage)
+        measure_table(description.request(operators), on_stage)
     priced = price_by_table(job, description)
     out_of_reach = unreachable(job, priced)
     if out_of_reach:
@@ -128,73 +147,22 @@ def price_by_table(job: JobSpec, description: Description) -> PricedSpace:
     table = load_table(description.table)
     here = DEVICES.get(job.target.name)(job.target.threads).fingerprint()
     foreign = check_fingerprint(table, here, allow_foreign=job.target.allow_foreign_table)
-    predictor = LatencyPredictor(table, description.workload, profile_command=_profile_command(job, description))
-    predictor.check(required_operators(description.space, description.workload))
+    predictor = LatencyPredictor(
+        table,
+        description.workload,
+        profile_command=_profile_command(job, description),
+        allow_extrapolation=job.target.allow_extrapolation,
+    )
+    required = required_operators(description.space, description.workload)
+    predictor.check(required)
     return PricedSpace(
         description=description,
         costs=CostModel(description.structure, predictor),
         table_checksum=table.checksum,
         foreign=tuple(foreign),
+        extrapolated=len(predictor.extrapolated(required)),
         notes=table.provenance.notes,
     )
-
-
-def measure_table(
-    model: ModelConfig,
-    target: TargetConfig,
-    description: Description,
-    operators: tuple[Operator, ...],
-    out: Path,
-    on_stage: OnStage,
-) -> LatencyTable:
-    """Measure what a table file lacks on this machine: operators, then the correction on whole models."""
-    from workers.whole_models import correction_policies, export_whole_models
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    table = profile(
-        operators,
-        description.structure,
-        target=target.name,
-        threads=target.threads,
-        out=out,
-        progress=lambda done, total: on_stage("profiling", done, total),
-    )
-    if table.correction(description.workload) is not None:
-        return table
-    declared = TARGETS.get(target.name)
-    offered = {name for space in description.space.unit_spaces for name in space.formats}
-    formats = tuple(name for name in declared.formats if name in offered or name == description.space.base_format)
-    policies = correction_policies(description.structure, formats=formats, channel_multiple=declared.channel_multiple)
-    predictor = LatencyPredictor(table, description.workload)
-    try:
-        predictor.check(operators_of(policies, description))
-    except MissingEntryError:
-        # The space does not reach what the correction needs; these few operators are measured beside it.
-        table = profile(
-            operators_of(policies, description),
-            description.structure,
-            target=target.name,
-            threads=target.threads,
-            out=out,
-            progress=lambda done, total: on_stage("profiling", done, total),
-        )
-        predictor = LatencyPredictor(table, description.workload)
-    with tempfile.TemporaryDirectory(prefix="paretrim-correction-") as folder:
-        models = export_whole_models(
-            load_model(model),
-            policies,
-            predictor,
-            Path(folder),
-            progress=lambda done, total: on_stage("exporting models for the correction", done, total),
-        )
-        table = measure_correction(
-            table,
-            description.workload,
-            models,
-            progress=lambda done, total: on_stage("timing whole models", done, total),
-        )
-    table.save(out)
-    return table
 
 
 def grid_of(description: Description) -> tuple[Operator, ...]:

@@ -61,7 +61,11 @@ def suggest(got: str, valid: Iterable[str], *, noun: str = "choose from") -> str
 
 
 def describe_errors(
-    errors: Sequence[ErrorDetails], model: type[BaseModel], positions: Mapping[Location, tuple[int, int]] | None = None
+    errors: Sequence[ErrorDetails],
+    model: type[BaseModel],
+    positions: Mapping[Location, tuple[int, int]] | None = None,
+    *,
+    whole: str = "the job",
 ) -> tuple[str, ...]:
     """Return one line for each error.
 
@@ -69,15 +73,18 @@ def describe_errors(
         errors: What `ValidationError.errors` returned for the model.
         model: The model that was validated.
         positions: Line and column (from 1) of the entries of the file, where known.
+        whole: What the model is called where an error concerns all of it.
     """
-    return tuple(_describe(error, model, positions or {}) for error in errors)
+    return tuple(_describe(error, model, positions or {}, whole) for error in errors)
 
 
-def _describe(error: ErrorDetails, model: type[BaseModel], positions: Mapping[Location, tuple[int, int]]) -> str:
+def _describe(
+    error: ErrorDetails, model: type[BaseModel], positions: Mapping[Location, tuple[int, int]], whole: str
+) -> str:
     location = error["loc"]
     line, column = next((positions[p] for p in _parents(location) if p in positions), (0, 0))
     place = f"line {line}, column {column}: " if line else ""
-    name = ".".join(str(part) for part in location) or "the job"
+    name = ".".join(str(part) for part in location) or whole
     return f"{place}{show_name(name)}: {_expectation(error, model)}"
 
 

@@ -27,6 +27,9 @@ CSV_COLUMNS = (
     "holdout_quality",
     "holdout_low",
     "holdout_high",
+    "holdout_metric",
+    "holdout_metric_low",
+    "holdout_metric_high",
     "share",
     "kl_to_dense",
     "latency_ms",
@@ -74,6 +77,7 @@ def front_json(view: StudyView) -> str:
         "schema_version": SCHEMA_VERSION,
         "study": view.study,
         "metric": view.metric,
+        "task_metric": view.task_metric,
         "objectives": list(view.objectives),
         "dense": {
             "quality": _finite(view.dense_quality),
@@ -121,6 +125,7 @@ def report_markdown(view: StudyView) -> str:
         "one was computed; the holdout column is measured on examples that the search never saw, and the gap is the "
         "former less the latter. The front bends most at its knee.",
         "",
+        *_about_fidelity(view),
         "## Export",
         "",
         "    " + _CONTROL.sub(" ", view.export_command),
@@ -128,6 +133,17 @@ def report_markdown(view: StudyView) -> str:
         "Any other member of the front is exported by its own number.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _about_fidelity(view: StudyView) -> list[str]:
+    if view.task_metric is None:
+        return []
+    return [
+        "Fidelity is how far the outputs overlap with the dense model's: 1 less the total variation distance of the "
+        f"two distributions, averaged over examples. The search went by it alone, not by "
+        f"{markdown_text(view.task_metric)}.",
+        "",
+    ]
 
 
 def markdown_text(text: str) -> str:
@@ -145,11 +161,11 @@ def _table(view: StudyView, points: Sequence[PointView]) -> Iterator[str]:
     if not points:
         yield "None."
         return
-    yield (
-        f"| policy | {markdown_text(view.metric)} | holdout | gap | latency (ms) | times dense | size | times dense "
-        "| feasible |"
-    )
-    yield "|---|---:|---:|---:|---:|---:|---:|---:|---|"
+    metric = () if view.task_metric is None else (f"{markdown_text(view.task_metric)} on holdout",)
+    scores = (markdown_text(view.metric), "holdout", "gap", *metric)
+    numbers = (*scores, "latency (ms)", "times dense", "size", "times dense")
+    yield "| " + " | ".join(("policy", *numbers, "feasible")) + " |"
+    yield "|---|" + "---:|" * len(numbers) + "---|"
     for point in points:
         latency, size = point.latency_ms or 0.0, point.size_bytes or 0
         cells = (
@@ -157,6 +173,7 @@ def _table(view: StudyView, points: Sequence[PointView]) -> Iterator[str]:
             point.quality_text,
             point.holdout_text,
             point.gap_text,
+            *(() if view.task_metric is None else (point.holdout_metric_text,)),
             number(latency),
             f"{latency / view.dense_latency_ms:.2f}",
             size_text(point.size_bytes),
@@ -167,7 +184,7 @@ def _table(view: StudyView, points: Sequence[PointView]) -> Iterator[str]:
 
 
 def _point_body(point: PointView) -> dict[str, Any]:
-    policy = point.as_policy
+    policy, check = point.as_policy, point.holdout_metric
     return {
         "trial": point.trial,
         "name": point.name,
@@ -179,6 +196,7 @@ def _point_body(point: PointView) -> dict[str, Any]:
         "holdout_low": _finite(point.holdout_low),
         "holdout_high": _finite(point.holdout_high),
         "search_gap": _finite(point.search_gap),
+        "holdout_metric": None if check is None else {"value": check.value, "low": check.low, "high": check.high},
         "knee": point.knee,
         "kl_to_dense": _finite(point.kl_to_dense),
         "latency_ms": _finite(point.latency_ms),
@@ -194,6 +212,7 @@ def _csv_rows(view: StudyView) -> Iterator[list[str]]:
     for point in view.points:
         policy = point.as_policy
         numbers = {name: _finite(getattr(point, name)) for name in (*_INTERVALS, "kl_to_dense", "latency_ms")}
+        metric = point.holdout_metric
         cells: dict[str, Any] = {
             "trial": point.trial,
             "name": csv_cell(point.name),
@@ -201,6 +220,9 @@ def _csv_rows(view: StudyView) -> Iterator[list[str]]:
             "state": point.state.value,
             "metric": csv_cell(view.metric),
             **numbers,
+            "holdout_metric": None if metric is None else metric.value,
+            "holdout_metric_low": None if metric is None else metric.low,
+            "holdout_metric_high": None if metric is None else metric.high,
             "share": None if point.quality is None else point.share,
             "size_bytes": point.size_bytes,
             "feasible": str(point.feasible).lower(),

@@ -1,41 +1,17 @@
 """What the services hand to whoever shows it: plain frozen records that turn into JSON."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from enum import Enum
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-SCHEMA_VERSION = 1
+from controller.record import SCHEMA_VERSION as SCHEMA_VERSION
+from controller.record import Record as Record
+
 FOREIGN_TABLE = "latencies come from a table that was measured on other hardware: good for planning only"
+EXTRAPOLATED = (
+    "operators lie outside what the latency table was measured for, and were extrapolated: good for planning only"
+)
 _DIFFERENCES_SHOWN = 5
-
-
-def _plain(value: Any) -> Any:
-    """Turn a record into what JSON knows; a number that is not finite becomes null."""
-    if isinstance(value, Record) or (is_dataclass(value) and not isinstance(value, type)):
-        return {entry.name: _plain(getattr(value, entry.name)) for entry in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """Base of all results."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as plain JSON values, with the schema version of all results."""
-        return {"schema_version": SCHEMA_VERSION, **_plain(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +56,7 @@ class JobPlan(Record):
         unreachable: One line for each bound out of reach, with the nearest that can be had.
         table_source: Where latencies come from ("measured on this machine", or the table's path).
         foreign_table: Whether the table was measured on other hardware.
+        extrapolated: How many operators of the space lie outside what the table was measured for.
         trials: Trials that the job asks for.
     """
 
@@ -95,6 +72,7 @@ class JobPlan(Record):
     unreachable: tuple[str, ...] = ()
     table_source: str
     foreign_table: bool = False
+    extrapolated: int = 0
     trials: int
 
 
@@ -208,6 +186,21 @@ class HoldoutCheck(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetricCheck(Record):
+    """The task's metric of a policy on the holdout, of a study that searched for another quality.
+
+    Attributes:
+        value: The metric; larger is better.
+        low: Lower end of its confidence interval.
+        high: Upper end of it.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FrontRow(Record):
     """A policy and its scores: a member of the front, or a baseline.
 
@@ -219,6 +212,7 @@ class FrontRow(Record):
         holdout_quality: Metric on the holdout; None where it was not scored there.
         holdout_low: Lower end of its confidence interval.
         holdout_high: Upper end of its confidence interval.
+        holdout_metric: The task's metric on the holdout, where quality is something else.
         search_gap: Metric on the search split less that on the holdout; above 0 where the search flatters.
         level_with: Numbers of the front members whose intervals on the holdout overlap this one's.
         latency_ms: Predicted latency.
@@ -226,6 +220,7 @@ class FrontRow(Record):
         latency_ratio: Latency over that of the dense model.
         feasible: Whether it meets the job's constraints.
         knee: Whether the front bends most here.
+        taken_over: Whether its quality was scored in the study that this one began with.
     """
 
     trial: int | None
@@ -235,6 +230,7 @@ class FrontRow(Record):
     holdout_quality: float | None = None
     holdout_low: float | None = None
     holdout_high: float | None = None
+    holdout_metric: MetricCheck | None = None
     search_gap: float | None = None
     level_with: tuple[int, ...] = ()
     latency_ms: float
@@ -242,6 +238,7 @@ class FrontRow(Record):
     latency_ratio: float
     feasible: bool = True
     knee: bool = False
+    taken_over: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,6 +280,7 @@ class SearchResult(Record):
     Attributes:
         study: Name of the study.
         metric: Name of the quality metric.
+        task_metric: Name of the task's metric, where quality is something else and it was measured on the holdout.
         front: Policies that none dominates, by falling latency.
         baselines: The dense model, then the uniform policies.
         least_violating: Where nothing is feasible: the policies that come closest.
@@ -295,12 +293,17 @@ class SearchResult(Record):
         failures: Failed trials by reason.
         mlflow_address: Where to look at the runs; None where MLflow is off.
         foreign_table: Whether latencies come from a table of other hardware.
+        extrapolated: How many operators of the space lie outside what the table was measured for.
         interrupted: Whether the search was stopped before its end.
+        target: Device, threads and calls that latencies are for, in words.
+        origin: Name of the study that this one began with; None where it began with none.
+        further: What became of the same scores on further targets.
         notes: What else the user should know, a line each: a noisy machine, an MLflow server that does not answer.
     """
 
     study: str
     metric: str
+    task_metric: str | None = None
     front: tuple[FrontRow, ...]
     baselines: tuple[FrontRow, ...] = ()
     least_violating: tuple[FrontRow, ...] = ()
@@ -312,7 +315,11 @@ class SearchResult(Record):
     failures: tuple[FailureGroup, ...] = ()
     mlflow_address: str | None = None
     foreign_table: bool = False
+    extrapolated: int = 0
     interrupted: bool = False
+    target: str = ""
+    origin: str | None = None
+    further: tuple["SearchResult", ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -329,16 +336,26 @@ class ProfileSummary(Record):
         target: Name of the target.
         table: The file.
         entries: Operators in it.
+        added: How many of them this run measured.
+        needed: Operators that it was to answer for; those between measured ones are interpolated.
         fingerprint: Hardware, runtime and threads that it was measured with, for people.
         spread: Median relative spread of the repeats.
+        correction_models: Whole models that the workload's correction was fitted on; 0 where there is none.
+        correction_error_pct: Median error on models left out of that fit, in per cent.
+        notes: What the profiler noted about the machine.
         seconds: Wall time.
     """
 
     target: str
     table: Path
     entries: int
+    added: int = 0
+    needed: int = 0
     fingerprint: str
     spread: float | None = None
+    correction_models: int = 0
+    correction_error_pct: float | None = None
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
 
@@ -353,7 +370,8 @@ class ExportSummary(Record):
         explanation: Why this policy was taken, in a sentence.
         artifact: Folder of the artifact.
         metric: Name of the quality metric.
-        searched_quality: Metric on the holdout as the search computes it.
+        searched_quality: Metric on the holdout as the search computes it; of the trained model where it was trained.
+        unrecovered_quality: Metric on the holdout before recovery; None where the model was not trained.
         exported_quality: Metric on the holdout as the reloaded artifact computes it.
         dense_quality: Metric of the dense model on the holdout.
         max_logits_difference: Largest absolute difference of the outputs.
@@ -381,3 +399,4 @@ class ExportSummary(Record):
     predicted_size_bytes: int
     measured_size_bytes: int
     dense_size_bytes: int
+    unrecovered_quality: float | None = None

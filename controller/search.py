@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,10 +13,13 @@ from controller.front import FrontMember
 from controller.guard import evaluate_guarded
 from controller.job import JobSpec
 from controller.job_file import anchored
+from controller.outcome import check_better_than_chance
 from controller.preparation import PricedSpace, describe, price, work_folder
 from controller.progress import StudyProgress
+from controller.recovery_stage import recover_front
 from controller.report_files import write_report_files
 from controller.results import Progress, SearchResult
+from controller.stages import Stages
 from controller.storage.engine import open_database
 from controller.storage.outbox import DatabaseOutbox
 from controller.storage.records import TrialRole, TrialState
@@ -27,38 +29,23 @@ from controller.study_factory import StudyFactory
 from controller.study_summary import StudySummary, result_of, summarise, view_of
 from controller.study_view import number
 from controller.tracking import Tracker, experiment_name
+from evaluators.scores import QualityMeasure
 from workers.protocol import Split, TrialFailure, TrialRequest, WorkerSpec
 from workers.trial import TrialWorker, check_data
 
 OnProgress = Callable[[Progress], None]
 _FLUSH_S = 60.0
-_STAGE_EVERY_S = 2.0
 
 
-class _Clock:
-    """Reports stages with the time since the start."""
-
-    def __init__(self, on_progress: OnProgress) -> None:
-        self._on_progress = on_progress
-        self._started = time.monotonic()
-        self._stage = ""
-        self._reported = 0.0
-
-    def stage(self, stage: str, done: int = 0, total: int = 0) -> None:
-        """Report a stage: at its start, at its end and now and then between."""
-        now = time.monotonic()
-        if stage == self._stage and done < total and now - self._reported < _STAGE_EVERY_S:
-            return
-        self._stage, self._reported = stage, now
-        counted = f"{stage} ({done} of {total})" if total else stage
-        self._on_progress(Progress(stage=counted, elapsed_s=now - self._started))
+class _SearchStages(Stages):
+    """Reports the search itself beside the stages around it."""
 
     def searching(self, progress: StudyProgress) -> None:
         """Report how far the search is."""
         done = progress.trials_done + progress.baselines_done
         total = progress.trials_total + progress.baselines_total
         eta_s = progress.elapsed_s * (total - done) / done if done else None
-        self._on_progress(
+        self.on_progress(
             Progress(
                 stage="searching",
                 trials_done=done,
@@ -67,7 +54,7 @@ class _Clock:
                 front_size=len(progress.front),
                 hypervolume=progress.hypervolume,
                 best=None if progress.best is None else _in_words(progress.best),
-                elapsed_s=time.monotonic() - self._started,
+                elapsed_s=self.elapsed_s,
                 eta_s=eta_s,
             )
         )
@@ -92,43 +79,62 @@ def run_search(job: JobSpec, on_progress: OnProgress) -> SearchResult:
         RuntimeError: Most trials failed, or Ray did.
     """
     job = anchored(job, Path.cwd())
-    clock = _Clock(on_progress)
-    clock.stage("reading the model")
+    stages = _SearchStages(on_progress)
+    stages("reading the model")
     repository = Repository(open_database(job.storage))
     description = describe(job)
     check_data(description.spec)
-    priced = price(job, description, clock.stage)
+    priced = price(job, description, stages)
     spec = priced.description.spec
     notes = list(priced.notes)
-    clock.stage("reading model and data")
+    stages("reading model and data")
     worker = TrialWorker(spec)
-    worker.prepare(partial(clock.stage, "making variants"))
-    config = _study_config(job, priced, worker)
+    chance = _chance_quality(worker)
+    worker.prepare(partial(stages, "making variants"))
+    config = _study_config(job, priced, worker, chance)
     # Opened here once as well: a conflict shows before Ray starts, and messages to MLflow need the study's identity.
     factory = StudyFactory(config=config, storage=job.storage, cost_of=priced.costs.costs)
-    tracker = _start_tracking(job, repository, factory().id, worker.task.metric, notes)
+    tracker = _start_tracking(job, repository, factory().id, worker.metric, notes)
     try:
-        clock.stage("starting workers")
+        stages("starting workers")
         progress = search_on_ray(
             factory,
             partial(TrialWorker, spec),
             RayOptions(parallel=job.search.parallel, cpus_per_worker=job.search.cpus_per_worker),
-            on_progress=partial(_on_search, clock, tracker),
+            on_progress=partial(_on_search, stages, tracker),
         )
         interrupted = progress.stop is StopReason.INTERRUPTED
         if not interrupted:
-            _score_on_holdout(job, repository, worker, config.evaluation_digest, clock, notes)
+            score_on_holdout(job, repository, worker, stages, notes)
+            recover_front(job, summarise(repository, job.name), worker, stages, notes)
         summary = summarise(repository, job.name)
-        address = _finish_tracking(job, summary, tracker, clock, completed=not interrupted)
+        address = _finish_tracking(job, summary, tracker, stages, completed=not interrupted)
     finally:
         if tracker is not None:
             tracker.stop()
     return result_of(summary, mlflow_address=address, interrupted=interrupted, notes=tuple(notes))
 
 
-def _study_config(job: JobSpec, priced: PricedSpace, worker: TrialWorker) -> StudyConfig:
-    chance = worker.task.chance([example.label for example in worker.splits.search])
+def _chance_quality(worker: TrialWorker) -> float:
+    """Quality of guessing, after a look at what must hold before anything that takes long is begun.
+
+    Raises:
+        FidelityError: Quality is fidelity, and the outputs are too many to be compared.
+        DenseModelError: Quality is fidelity, which the dense model has in full, whatever it is worth; and by the task's
+            metric it is no better than chance.
+    """
+    chance = worker.chance_quality
+    if worker.spec.quality is not QualityMeasure.METRIC:
+        dense = worker.evaluator(Split.SEARCH).dense_metric
+        check_better_than_chance(worker.task.metric, dense, worker.chance_metric)
+    return chance
+
+
+def _study_config(job: JobSpec, priced: PricedSpace, worker: TrialWorker, chance: float) -> StudyConfig:
     fixed = {**job.fixed_content(), "chance_quality": chance, "foreign_table": list(priced.foreign)}
+    fixed["extrapolated"] = priced.extrapolated
+    if job.quality is not QualityMeasure.METRIC:
+        fixed["metric_evaluation"] = worker.digest_of(QualityMeasure.METRIC)
     timeout = job.search.timeout_minutes
     return StudyConfig(
         name=job.name,
@@ -156,17 +162,17 @@ def _stored_job(job: JobSpec, spec: WorkerSpec) -> dict[str, object]:
     return {**content, "target": {**content["target"], "table": str(spec.target.table)}}
 
 
-def _score_on_holdout(
+def score_on_holdout(
     job: JobSpec,
     repository: Repository,
     worker: TrialWorker,
-    evaluation_digest: str,
-    clock: _Clock,
+    stages: Stages,
     notes: list[str],
 ) -> None:
-    """Score front members and baselines on examples that the search has not seen."""
+    """Score front members and baselines on examples that the search has not seen, by the task's metric too."""
     summary = summarise(repository, job.name)
-    scores = repository.quality_store(evaluation_digest)
+    scores = repository.quality_store(worker.evaluation_digest)
+    metrics = repository.quality_store(worker.digest_of(QualityMeasure.METRIC))
     front = summary.front
     count = job.recheck.members
     if count is not None and count < len(front):
@@ -177,14 +183,16 @@ def _score_on_holdout(
     wanted |= {t.policy.digest for t in scored if t.role is TrialRole.BASELINE}
     policies = {t.policy.digest: t.policy for t in summary.trials if t.policy.digest in wanted}
     for done, (digest, policy) in enumerate(policies.items()):
-        clock.stage("scoring the front on the holdout", done, len(policies))
-        if digest not in summary.holdout:
+        stages("scoring the front on the holdout", done, len(policies))
+        if digest not in summary.holdout or digest not in summary.holdout_by_metric:
             request = TrialRequest(trial=-1, attempt="holdout", policy=policy, split=Split.HOLDOUT)
             outcome = evaluate_guarded(worker, request)
             if isinstance(outcome, TrialFailure):
                 notes.append(f"policy {digest} has no score on the holdout: {outcome.message}")
             else:
                 scores.put(digest, Split.HOLDOUT, outcome.scores.quality)
+                if outcome.scores.task_metric is not None:
+                    metrics.put(digest, Split.HOLDOUT, outcome.scores.task_metric)
 
 
 def _start_tracking(
@@ -209,14 +217,15 @@ def _start_tracking(
         "trials": str(job.search.trials),
         "seed": str(job.search.seed),
         "objectives": ", ".join(job.objectives),
+        "quality": job.quality.value,
     }
     tracker.begin(name=job.name, metric=metric, params=params, job_yaml=yaml.safe_dump(public, sort_keys=False))
     tracker.start()
     return tracker
 
 
-def _on_search(clock: _Clock, tracker: Tracker | None, progress: StudyProgress) -> None:
-    clock.searching(progress)
+def _on_search(stages: _SearchStages, tracker: Tracker | None, progress: StudyProgress) -> None:
+    stages.searching(progress)
     if tracker is None:
         return
     best = progress.best
@@ -232,16 +241,16 @@ def _on_search(clock: _Clock, tracker: Tracker | None, progress: StudyProgress) 
 
 
 def _finish_tracking(
-    job: JobSpec, summary: StudySummary, tracker: Tracker | None, clock: _Clock, *, completed: bool
+    job: JobSpec, summary: StudySummary, tracker: Tracker | None, stages: _SearchStages, *, completed: bool
 ) -> str | None:
     if summary.dense is None:
         return None
-    clock.stage("writing the report")
+    stages("writing the report")
     view = view_of(summary)
     files = write_report_files(view, work_folder(job.storage) / "reports" / job.name)
     if tracker is None:
         return None
-    clock.stage("recording in MLflow")
+    stages("recording in MLflow")
     tracker.finish(view, files, completed=completed)
     tracker.flush(_FLUSH_S)
     address = tracker.address

@@ -13,14 +13,15 @@ from controller.errors import UsageError
 from controller.fisher_store import fisher_of
 from controller.job import JobSpec
 from controller.job_file import anchored
-from controller.local_scores import LocalScores, Stages
+from controller.local_scores import LocalScores
 from controller.preparation import Description, describe, price, work_folder
 from controller.report_files import write_whole
-from controller.results import Progress
+from controller.results import EXTRAPOLATED, Progress
 from controller.samplers.choices import ChoiceGrid, grid_of
 from controller.samplers.context import SamplerContext
 from controller.samplers.probing import Label, plan_probes, point_of
 from controller.sensitivity_report import Axis, Change, SensitivityReport, UnitSensitivity, sensitivity_csv
+from controller.stages import Stages
 from controller.storage.engine import open_database
 from controller.storage.quality import QualityStore
 from controller.storage.records import StudyRecord, TrialRole, TrialState
@@ -165,12 +166,18 @@ def _open(job: JobSpec, repository: Repository, stages: Stages, *, may_begin: bo
         priced = price(job, describe(job), stages)
         return _Study(job=job, record=None, description=priced.description, costs=priced.costs, notes=[])
     stored = JobSpec.model_validate(json.loads(record.job_json)).model_copy(update={"storage": job.storage})
-    changed = [part for part in ("model", "data", "space") if getattr(stored, part) != getattr(job, part)]
+    changed = [part for part in ("model", "data", "space", "quality") if getattr(stored, part) != getattr(job, part)]
     notes = (
         [f"the job's {' and '.join(changed)} changed since; this is the study as it was searched"] if changed else []
     )
+    if extrapolated := json.loads(record.fixed_json)["job"].get("extrapolated"):
+        notes.append(f"{extrapolated} {EXTRAPOLATED}")
     description = describe(stored)
-    predictor = LatencyPredictor(load_table(description.table), description.workload)
+    predictor = LatencyPredictor(
+        load_table(description.table),
+        description.workload,
+        allow_extrapolation=stored.target.allow_extrapolation,
+    )
     costs = CostModel(description.structure, predictor)
     return _Study(job=stored, record=record, description=description, costs=costs, notes=notes)
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -12,11 +12,12 @@ from controller.errors import PreflightError, UsageError
 from controller.job import Constraints, Objective
 from controller.samplers.context import SamplerContext
 from controller.storage.records import StudyRecord, canonical_json
-from evaluators.scores import Costs
+from evaluators.scores import Costs, QualityMeasure
 from search_spaces.policy import Policy
 from search_spaces.space import SearchSpace
 
 _DIFFERENCES_SHOWN = 12
+_ORIGIN = "origin"
 
 
 class StudyConflictError(UsageError):
@@ -45,6 +46,27 @@ class StopReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """The study that another one began with.
+
+    Attributes:
+        study: Its name.
+        id: Its identity in the database.
+        trials: Trials that were taken over from it: those with smaller numbers than this.
+    """
+
+    study: str
+    id: str
+    trials: int
+
+    @classmethod
+    def of(cls, record: StudyRecord) -> "Origin | None":
+        """Return the origin of a study; None where it has none."""
+        content = json.loads(record.fixed_json).get(_ORIGIN)
+        return None if content is None else cls(**content)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyConfig:
     """All that a study needs to know; `JobSpec` and the model give it.
 
@@ -66,6 +88,7 @@ class StudyConfig:
         job: The job as JSON values, passwords masked, kept with the study.
         fixed: The part of the job that can't change once there are trials, as JSON values.
         chance_quality: Quality of guessing; the dense model must have more.
+        origin: The study whose trials this one begins with; None where it begins with none.
     """
 
     name: str
@@ -84,19 +107,19 @@ class StudyConfig:
     job: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     chance_quality: float = 0.0
+    origin: Origin | None = None
 
     @property
     def fixed_json(self) -> str:
-        """Everything that makes older trials useless if it changes, as canonical JSON."""
-        return canonical_json(
-            {
-                "job": dict(self.fixed),
-                "space": describe_space(self.space),
-                "objectives": [str(objective) for objective in self.objectives],
-                "evaluation": self.evaluation_digest,
-                "target": self.target_digest,
-            }
-        )
+        """Everything that makes older trials useless if it changes, and where they are from, as canonical JSON."""
+        content = {
+            "job": dict(self.fixed),
+            "space": describe_space(self.space),
+            "objectives": [str(objective) for objective in self.objectives],
+            "evaluation": self.evaluation_digest,
+            "target": self.target_digest,
+        }
+        return canonical_json(content if self.origin is None else {**content, _ORIGIN: asdict(self.origin)})
 
     @property
     def space_digest(self) -> str:
@@ -113,6 +136,7 @@ def sampler_context(config: StudyConfig, cost_of: Callable[[Policy], Costs]) -> 
         objectives=config.objectives,
         constraints=config.constraints,
         chance_quality=config.chance_quality,
+        may_probe=config.origin is None,
     )
 
 
@@ -135,7 +159,7 @@ def check_same_study(record: StudyRecord, config: StudyConfig) -> None:
     Raises:
         StudyConflictError: Space, objectives, data or whatever else is fixed has changed; the message shows how.
     """
-    before, now = json.loads(record.fixed_json), json.loads(config.fixed_json)
+    before, now = (_compared(text) for text in (record.fixed_json, config.fixed_json))
     if before == now:
         return
     lines = list(_differences(before, now))
@@ -150,6 +174,20 @@ def check_same_study(record: StudyRecord, config: StudyConfig) -> None:
             ]
         )
     )
+
+
+def _compared(fixed_json: str) -> Any:
+    """What must be the same. Jobs without a word on quality are of a time when it was always the metric.
+
+    What follows from model and data is left out, as these have a digest; and where the quality of guessing is computed
+    from outputs, its last digits are those of the machine. Where the trials are from changes nothing about them.
+    """
+    content = json.loads(fixed_json)
+    content.pop(_ORIGIN, None)
+    for name in ("chance_quality", "metric_evaluation"):
+        content["job"].pop(name, None)
+    content["job"].setdefault("quality", QualityMeasure.METRIC.value)
+    return content
 
 
 def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,16 +18,19 @@ from controller.front import (
     reference_point,
 )
 from controller.job import JobSpec
+from controller.outcome import failure_groups
 from controller.pick import pick as pick_member
 from controller.progress import front_member
 from controller.recheck import HeldOut, check_front
-from controller.results import FailureGroup, FrontRow, HoldoutCheck, PickSummary, SearchResult
+from controller.results import FrontRow, HoldoutCheck, MetricCheck, PickSummary, SearchResult
 from controller.storage.engine import open_database
 from controller.storage.records import StudyRecord, TrialRecord, TrialRole, TrialState
 from controller.storage.repository import Repository
+from controller.study_config import Origin
 from controller.study_view import Bounds, PointRole, PointState, PointView, StudyView, UnitView
+from controller.target_change import describe_target
 from evaluators.confidence import bootstrap_interval
-from evaluators.scores import Quality
+from evaluators.scores import Quality, QualityMeasure
 from search_spaces.formats import FORMATS
 from workers.protocol import Split
 
@@ -51,8 +53,10 @@ class StudySummary:
         trials: All trials.
         search: Scores on the search split by policy digest.
         holdout: Scores on the holdout by policy digest, as far as they exist.
+        holdout_by_metric: Scores on the holdout by the task's metric; the same ones where that is what quality is.
         chance_quality: Quality of guessing.
         foreign: How the latency table's hardware differs from the machine that searched.
+        extrapolated: How many operators of the space lie outside what the table was measured for.
     """
 
     record: StudyRecord
@@ -60,8 +64,10 @@ class StudySummary:
     trials: Sequence[TrialRecord]
     search: Mapping[str, Quality]
     holdout: Mapping[str, Quality]
+    holdout_by_metric: Mapping[str, Quality]
     chance_quality: float
     foreign: tuple[str, ...]
+    extrapolated: int
 
     @cached_property
     def members(self) -> list[FrontMember]:
@@ -135,10 +141,34 @@ class StudySummary:
             explanation=picked.explanation,
         )
 
+    @cached_property
+    def origin(self) -> Origin | None:
+        """The study that this one began with; None where it began with none."""
+        return Origin.of(self.record)
+
+    def took_over(self, number: int) -> bool:
+        """Whether a trial was scored in the study that this one began with."""
+        return self.origin is not None and number < self.origin.trials
+
     @property
     def metric(self) -> str:
         """Name of the quality metric."""
         return next((trial.metric for trial in self.trials if trial.metric), "quality")
+
+    @property
+    def task_metric(self) -> str | None:
+        """Name of the task's metric, where quality is something else and the metric was measured on the holdout."""
+        if self.job.quality is QualityMeasure.METRIC:
+            return None
+        return next((score.metric for score in self.holdout_by_metric.values()), None)
+
+    def holdout_metric(self, policy_digest: str) -> MetricCheck | None:
+        """The task's metric of a policy on the holdout; None where it is quality itself, or was not measured."""
+        score = None if self.task_metric is None else self.holdout_by_metric.get(policy_digest)
+        if score is None:
+            return None
+        low, high = _interval(self, score)
+        return MetricCheck(value=score.value, low=low, high=high)
 
     def trial(self, number: int) -> TrialRecord:
         """Return a trial.
@@ -170,14 +200,17 @@ def summarise(repository: Repository, name: str) -> StudySummary:
         raise UsageError(f"no study {name!r} in the database; it has: {known}; check the name and --storage")
     fixed = json.loads(record.fixed_json)
     scores = repository.quality_store(fixed["evaluation"])
+    metrics = repository.quality_store(fixed["job"].get("metric_evaluation", fixed["evaluation"]))
     return StudySummary(
         record=record,
         job=JobSpec.model_validate(json.loads(record.job_json)),
         trials=repository.trials(record.id),
         search=scores.all_of(Split.SEARCH),
         holdout=scores.all_of(Split.HOLDOUT),
+        holdout_by_metric=metrics.all_of(Split.HOLDOUT),
         chance_quality=float(fixed["job"].get("chance_quality", 0.0)),
         foreign=tuple(fixed["job"].get("foreign_table", ())),
+        extrapolated=int(fixed["job"].get("extrapolated", 0)),
     )
 
 
@@ -216,6 +249,7 @@ def result_of(
     return SearchResult(
         study=summary.record.name,
         metric=summary.metric,
+        task_metric=summary.task_metric,
         front=tuple(_row(summary, member) for member in front),
         baselines=() if dense is None else tuple(_row(summary, m) for m in summary.members if m.number in baselines),
         least_violating=tuple(_row(summary, member) for member in nearest),
@@ -223,10 +257,13 @@ def result_of(
         hypervolume=volume,
         reference=summary.reference,
         holdout_check=summary.holdout_check,
-        failures=_failures(summary.trials),
+        failures=failure_groups(summary.trials),
         mlflow_address=mlflow_address,
         foreign_table=bool(summary.foreign),
+        extrapolated=summary.extrapolated,
         interrupted=interrupted,
+        target=describe_target(summary.job.target),
+        origin=None if summary.origin is None else summary.origin.study,
         notes=notes,
     )
 
@@ -245,8 +282,11 @@ def view_of(summary: StudySummary) -> StudyView:
     drop = summary.job.constraints.max_quality_drop
     return StudyView(
         study=summary.record.name,
-        title=summary.record.name + (" (latencies of a table from other hardware)" if summary.foreign else ""),
+        title=summary.record.name
+        + (" (latencies of a table from other hardware)" if summary.foreign else "")
+        + (" (latencies beyond what was measured)" if summary.extrapolated else ""),
         metric=summary.metric,
+        task_metric=summary.task_metric,
         objectives=tuple(str(objective) for objective in summary.job.objectives),
         dense_quality=dense.quality,
         dense_latency_ms=dense.latency_ms,
@@ -290,6 +330,7 @@ def _row(summary: StudySummary, member: FrontMember) -> FrontRow:
         holdout_quality=None if held is None else held.holdout_quality,
         holdout_low=None if held is None else held.low,
         holdout_high=None if held is None else held.high,
+        holdout_metric=summary.holdout_metric(member.policy_digest),
         search_gap=None if held is None else held.gap,
         level_with=() if held is None else _level_with(summary, held),
         latency_ms=member.latency_ms,
@@ -297,6 +338,7 @@ def _row(summary: StudySummary, member: FrontMember) -> FrontRow:
         latency_ratio=member.latency_ms / dense.latency_ms,
         feasible=bool(feasible([member], summary.job.constraints, dense.quality)),
         knee=member is summary.knee,
+        taken_over=summary.took_over(member.number),
     )
 
 
@@ -359,15 +401,7 @@ def _point(summary: StudySummary, trial: TrialRecord, on_front: set[str], groups
         holdout_quality=None if held is None else held.holdout_quality,
         holdout_low=None if held is None else held.low,
         holdout_high=None if held is None else held.high,
+        holdout_metric=summary.holdout_metric(trial.policy.digest),
         knee=summary.knee is not None and summary.knee.number == trial.number,
         failure=trial.message if trial.state is TrialState.FAIL else None,
-    )
-
-
-def _failures(trials: Sequence[TrialRecord]) -> tuple[FailureGroup, ...]:
-    failed = [trial for trial in trials if trial.state is TrialState.FAIL]
-    counts = Counter(str(trial.reason) for trial in failed)
-    examples = {str(trial.reason): trial.message or "" for trial in reversed(failed)}
-    return tuple(
-        FailureGroup(reason=reason, count=count, example=examples[reason]) for reason, count in counts.most_common()
     )

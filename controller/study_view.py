@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from controller.results import HoldoutCheck
+from controller.results import HoldoutCheck, MetricCheck
 from search_spaces.policy import Choice, Policy
 
 HEADLINE_DROP = 0.01
@@ -75,6 +75,7 @@ class PointView:
         holdout_quality: Metric on the holdout split, where it was scored there.
         holdout_low: Lower end of the confidence interval of `holdout_quality`.
         holdout_high: Upper end of it.
+        holdout_metric: The task's metric on the holdout, where quality is something else.
         knee: Whether the front bends most here.
         failure: Why there is no score, in words.
     """
@@ -96,6 +97,7 @@ class PointView:
     holdout_quality: float | None = None
     holdout_low: float | None = None
     holdout_high: float | None = None
+    holdout_metric: MetricCheck | None = None
     knee: bool = False
     failure: str | None = None
 
@@ -118,6 +120,12 @@ class PointView:
     def holdout_text(self) -> str:
         """Quality on the holdout with its confidence interval, likewise."""
         return _with_interval(self.holdout_quality, self.holdout_low, self.holdout_high)
+
+    @property
+    def holdout_metric_text(self) -> str:
+        """The task's metric on the holdout with its confidence interval, likewise."""
+        check = self.holdout_metric
+        return "-" if check is None else _with_interval(check.value, check.low, check.high)
 
     @property
     def search_gap(self) -> float | None:
@@ -185,6 +193,7 @@ class StudyView:
         study: Identity of the study, as the commands take it.
         title: Heading of the report.
         metric: Name of the quality metric.
+        task_metric: Name of the task's metric, where quality is something else and it was measured on the holdout.
         objectives: Names of what was searched for ("quality", "latency_ms", "size_bytes").
         dense_quality: Metric of the dense model on the search split.
         dense_latency_ms: Predicted latency of the dense model.
@@ -208,6 +217,7 @@ class StudyView:
     hypervolume_by_trial: tuple[float, ...] = ()
     reference: Mapping[str, float] = field(default_factory=dict)
     holdout_check: HoldoutCheck | None = None
+    task_metric: str | None = None
 
     @property
     def front(self) -> tuple[PointView, ...]:

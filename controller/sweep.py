@@ -12,16 +12,19 @@ from statistics import fmean
 from controller.errors import PreflightError
 from controller.job import JobSpec
 from controller.job_file import anchored
-from controller.local_scores import LocalScores, Stages
-from controller.preparation import Description, describe, measure_table, operators_of
+from controller.local_scores import LocalScores
+from controller.measuring import measure_table
+from controller.preparation import Description, describe, operators_of
 from controller.results import Progress
 from controller.sensitivity import losses_of
+from controller.stages import Stages
 from controller.storage.engine import open_database
 from controller.storage.repository import Repository
 from controller.sweep_report import SweepRequest, SweepResult, SweepRow, check_sweep, is_tolerated, verdicts
 from evaluators.confidence import bootstrap_interval
 from evaluators.latency.lookup import LatencyPredictor, MissingEntryError
 from evaluators.latency.table import check_fingerprint, load_table
+from evaluators.latency.workload import Operator
 from evaluators.scores import Quality
 from search_spaces.formats import FORMATS
 from search_spaces.policy import Choice, Policy
@@ -100,6 +103,7 @@ def run_sweep(
         verdicts=verdicts(rows, dense.metric, request.max_drop),
         scored=scores.made - before,
         foreign_table=foreign,
+        extrapolated=len(worker.costs.predictor.extrapolated(_operators(description, uniform))),
     )
 
 
@@ -147,11 +151,12 @@ def _table_of_study(job: JobSpec, repository: Repository) -> Path:
 
 def _table(job: JobSpec, description: Description, known: Path, uniform: Sequence[_Uniform], stages: Stages) -> Path:
     """A table that answers for the sweep's policies: the study's own, else a copy that is measured further."""
-    dense = description.space.dense_policy()
-    operators = operators_of((dense, *(entry.policy for entry in uniform)), description)
+    operators = _operators(description, uniform)
     if known.exists() or job.target.table is not None:
         try:
-            LatencyPredictor(load_table(known), description.workload).check(operators)
+            LatencyPredictor(
+                load_table(known), description.workload, allow_extrapolation=job.target.allow_extrapolation
+            ).check(operators)
         except MissingEntryError:
             if job.target.table is not None:
                 raise
@@ -162,8 +167,12 @@ def _table(job: JobSpec, description: Description, known: Path, uniform: Sequenc
     if not mine.exists() and known.exists():
         mine.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(known, mine)
-    measure_table(job.model, job.target, description, operators, mine, stages)
+    measure_table(description.request(operators), stages)
     return mine
+
+
+def _operators(description: Description, uniform: Sequence[_Uniform]) -> tuple[Operator, ...]:
+    return operators_of((description.space.dense_policy(), *(entry.policy for entry in uniform)), description)
 
 
 def _foreign(job: JobSpec, table: Path) -> bool:

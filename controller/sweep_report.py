@@ -104,6 +104,7 @@ class SweepResult(Record):
         verdicts: For each format how far it can be pruned.
         scored: Policies that were scored now; the others had been paid for.
         foreign_table: Whether latencies come from a table of other hardware.
+        extrapolated: How many operators lie outside what the table was measured for.
     """
 
     study: str
@@ -118,6 +119,7 @@ class SweepResult(Record):
     verdicts: tuple[SweepVerdict, ...] = ()
     scored: int = 0
     foreign_table: bool = False
+    extrapolated: int = 0
 
 
 def check_sweep(

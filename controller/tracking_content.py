@@ -51,6 +51,7 @@ def point_payload(point: PointView, metric: str) -> dict[str, Any]:
         "quality_low": point.quality_low,
         "quality_high": point.quality_high,
         "holdout_quality": point.holdout_quality,
+        "holdout_metric": None if point.holdout_metric is None else point.holdout_metric.value,
         "latency_ms": point.latency_ms,
         "size_bytes": point.size_bytes,
         "kl_to_dense": point.kl_to_dense,

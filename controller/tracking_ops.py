@@ -102,6 +102,30 @@ def open_client(uri: str) -> "MlflowClient":
         ) from error
 
 
+def find_or_create_experiment(client: "MlflowClient", uri: str, name: str) -> str:
+    """Return MLflow's number of an experiment, which is made where there is none of that name.
+
+    Raises:
+        TrackingError: It was deleted.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            client.create_experiment(name, artifact_location=_artifact_location(uri))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        found = client.get_experiment_by_name(name)
+    if found is None or found.lifecycle_stage != "active":
+        raise TrackingError(
+            f"MLflow's experiment {name!r} was deleted; restore it in MLflow (mlflow experiments restore), "
+            "or give the job another mlflow.experiment"
+        )
+    return str(found.experiment_id)
+
+
 class Replay:
     """Applies messages to one MLflow.
 
@@ -182,24 +206,8 @@ class Replay:
         self._client.set_terminated(parent, status=payload["status"], end_time=payload["time_ms"])
 
     def _experiment(self, name: str) -> str:
-        from mlflow.exceptions import MlflowException
-
-        if name in self._experiments:
-            return self._experiments[name]
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
-            try:
-                self._client.create_experiment(name, artifact_location=_artifact_location(self._uri))
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-            found = self._client.get_experiment_by_name(name)
-        if found is None or found.lifecycle_stage != "active":
-            raise TrackingError(
-                f"MLflow's experiment {name!r} was deleted; restore it in MLflow (mlflow experiments restore), "
-                "or give the job another mlflow.experiment"
-            )
-        self._experiments[name] = str(found.experiment_id)
+        if name not in self._experiments:
+            self._experiments[name] = find_or_create_experiment(self._client, self._uri, name)
         return self._experiments[name]
 
     def _parent(self, payload: Mapping[str, Any]) -> str:

@@ -11,54 +11,42 @@ An example has one target (a class) or several (the tokens of a text). Scores an
 example's targets. Logits of a large vocabulary are too many to keep: targets are scored stack by stack, and logits are
 kept only for as many examples as fit, from which divergence is measured.
 
+Quality is the task's metric, or the fidelity to the dense model's outputs. A pass gives the former; the latter needs
+the logits of every example.
+
 Shape letters: B batch, S sequence, C classes, N examples, T targets, M targets whose logits are kept.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from evaluators.calls import STACKED_TOKENS
 from evaluators.calls import StackedCalls as StackedCalls
 from evaluators.calls import stack_calls as stack_calls
-from evaluators.divergence import kl_by_target
+from evaluators.divergence import constant_overlap, kl_by_target, mean_by_row, overlap_by_target
 from evaluators.divergence import kl_divergence as kl_divergence
+from evaluators.passes import Forward as Forward
+from evaluators.passes import Outputs as Outputs
+from evaluators.passes import Pass as Pass
+from evaluators.passes import Stack, first_in_rung_order
 from evaluators.rungs import rung_of, rung_order, rung_sizes, segments
-from evaluators.scores import Quality
+from evaluators.scores import Quality, QualityMeasure
 from evaluators.tasks import Example, Task
 from evaluators.tasks.base import IGNORED
 
 if TYPE_CHECKING:
     import torch
 
-Forward = Callable[[Mapping[str, "torch.Tensor"], int], "torch.Tensor"]
-"""(inputs, examples in one call) -> logits of shape (B, C) or (B, S, C)."""
 KEPT_BYTES = 2**28
 """Logits that are kept of one pass take at most so much memory."""
 _STACKED_TOKENS_BY_DIFFICULTY = 1024
 """Smaller stacks cost some speed, and let a pass that begins with the difficult ones end sooner."""
-_CHUNK_ELEMENTS = 2**25
-"""Logits that are scored at once: copies of them are made on the way."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outputs:
-    """What one pass over a split, or over a rung of it, gave.
-
-    Attributes:
-        per_example_N: Metric of each example, float32: in the split's order, on a rung in the order of `rung_order`.
-        logits_MC: Logits by target, in the split's order: of all examples that were computed, or of a fixed sample
-            where a vocabulary is too large to keep all.
-        seconds: Wall time of the pass.
-    """
-
-    per_example_N: torch.Tensor
-    logits_MC: torch.Tensor
-    seconds: float
+class FidelityError(ValueError):
+    """The outputs are too many to be compared on every example."""
 
 
 class QualityEvaluator:
@@ -68,6 +56,7 @@ class QualityEvaluator:
         task: Scores outputs.
         examples: The split.
         batch: Examples in one call on the target.
+        measure: What quality is; fidelity needs `set_dense` before anything is scored.
         kept_bytes: Memory for the logits that are kept of a pass; at least one example's are.
         difficulty: Of each example (see `difficulty_of`), for passes that begin with the difficult ones; it decides
             what is computed together and when, and no score depends on it. None for none.
@@ -79,15 +68,17 @@ class QualityEvaluator:
         examples: Sequence[Example],
         *,
         batch: int,
+        measure: QualityMeasure = QualityMeasure.METRIC,
         kept_bytes: int = KEPT_BYTES,
         difficulty: Sequence[float] | None = None,
     ) -> None:
         self.task = task
+        self.measure = measure
         self.examples = len(examples)
         self.difficulty = difficulty
         tokens = STACKED_TOKENS if difficulty is None else _STACKED_TOKENS_BY_DIFFICULTY
         self._stacks = [
-            _Stack(segment, call, task.targets([examples[row] for row in call.rows]))
+            Stack(segment, call, task.targets([examples[row] for row in call.rows]))
             for segment, rows in enumerate(segments(len(examples)))
             for call in stack_calls(
                 task, examples, batch=batch, rows=rows, difficulty=difficulty, stacked_tokens=tokens
@@ -123,26 +114,43 @@ class QualityEvaluator:
         return one_pass.outputs(last)
 
     def set_dense(self, dense: Outputs) -> None:
-        """Keep the dense model's outputs on the whole split, from which divergence is measured."""
+        """Keep the dense model's outputs on the whole split, from which divergence and fidelity are measured."""
         self._dense = dense
 
     @property
     def dense_metric(self) -> float:
-        """Metric of the dense model."""
+        """The task's metric of the dense model."""
         assert self._dense is not None
-        return self.score(self._dense).value
+        return self.score(self._dense, QualityMeasure.METRIC).value
+
+    @property
+    def constant_fidelity(self) -> float:
+        """Fidelity of the best answer that does not look at the example; every target counts alike."""
+        assert self._dense is not None
+        return constant_overlap(self._dense.logits_MC)
 
     def evaluate(self, forward: Forward, rung: int | None = None) -> Quality:
         """Score a model on the split or on one of its rungs."""
         return self.score(self.run(forward, rung))
 
-    def score(self, outputs: Outputs) -> Quality:
-        """Sum up what a pass gave on the whole split or on a rung."""
+    def score(self, outputs: Outputs, measure: QualityMeasure | None = None) -> Quality:
+        """Sum up what a pass gave on the whole split or on a rung.
+
+        Args:
+            outputs: What it gave.
+            measure: What is wanted of it; None for quality as the evaluator means it.
+        """
+        measure = measure or self.measure
         scored = len(outputs.per_example_N)
+        per_example_N = outputs.per_example_N
+        if measure is QualityMeasure.FIDELITY:
+            order = range(scored) if scored == self.examples else rung_order(self.examples)[:scored]
+            is_taken_N = first_in_rung_order(self.examples, scored)
+            per_example_N = self._compare(overlap_by_target, outputs.logits_MC, is_taken_N)[list(order)]
         return Quality(
-            metric=self.task.metric,
-            value=float(outputs.per_example_N.double().mean()),
-            per_example=tuple(outputs.per_example_N.tolist()),
+            metric=measure.name_with(self.task.metric),
+            value=float(per_example_N.double().mean()),
+            per_example=tuple(per_example_N.tolist()),
             kl_to_dense=self._divergence(outputs.logits_MC, scored),
             seconds=outputs.seconds,
             rung=rung_of(scored, self.examples),
@@ -179,13 +187,35 @@ class QualityEvaluator:
 
         if self._dense is None:
             return torch.zeros(self.examples, dtype=torch.float64)
-        row_M, logits_MC = one_pass.logits_by_row()
-        reference_row_M = self._kept_row_of_target(logits_MC.shape[-1])
-        is_done_M = one_pass.is_done_N[reference_row_M]
+        return self._compare(kl_by_target, one_pass.logits_by_row()[1], one_pass.is_done_N)
+
+    def quality_by_example(self, one_pass: Pass) -> torch.Tensor:
+        """Quality of each example in the split's order, shape (N,); NaN where it was not computed."""
+        if self.measure is QualityMeasure.METRIC:
+            return one_pass.per_example_N
+        return self._compare(overlap_by_target, one_pass.logits_by_row()[1], one_pass.is_done_N)
+
+    def _compare(
+        self,
+        by_target: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        logits_MC: torch.Tensor,
+        is_done_N: torch.Tensor,
+    ) -> torch.Tensor:
+        """Compare outputs with the dense model's; NaN where an example was not computed or its logits not kept.
+
+        Args:
+            by_target: (dense logits, logits), both of shape (M, C) -> shape (M,).
+            logits_MC: Logits of the examples that were computed, in the split's order.
+            is_done_N: Which these are.
+
+        Returns:
+            Means over an example's targets, float64 of shape (N,).
+        """
+        assert self._dense is not None
+        row_M = self._kept_row_of_target(logits_MC.shape[-1])
+        is_done_M = is_done_N[row_M]
         reference_MC = self._dense.logits_MC[is_done_M.to(self._dense.logits_MC.device)]
-        kl_M = kl_by_target(reference_MC, logits_MC).cpu()
-        sums_N = torch.zeros(self.examples, dtype=torch.float64).index_add_(0, row_M, kl_M)
-        return sums_N / torch.bincount(row_M, minlength=self.examples)
+        return mean_by_row(by_target(reference_MC, logits_MC).cpu(), row_M[is_done_M], self.examples)
 
     def kept_rows(self, classes: int) -> torch.Tensor:
         """Whether an example's logits are kept, by row: those of all, or of the first in rung order that fit.
@@ -194,6 +224,9 @@ class QualityEvaluator:
 
         Args:
             classes: Logits of one target.
+
+        Raises:
+            FidelityError: Quality is fidelity, and not all fit.
         """
         import torch
 
@@ -202,6 +235,13 @@ class QualityEvaluator:
         order_N = torch.tensor(rung_order(self.examples))
         if int(counts_N.sum()) <= limit:
             return torch.ones(self.examples, dtype=torch.bool)
+        if self.measure is QualityMeasure.FIDELITY:
+            raise FidelityError(
+                f"fidelity compares all outputs with the dense model's, so they must fit into "
+                f"{self._kept_bytes / 1e6:,.0f} MB: {limit:,} targets of {classes:,} classes; got "
+                f"{int(counts_N.sum()):,} in a split; set quality: metric (bits per token tell small losses as well), "
+                "or take fewer or shorter examples"
+            )
         kept_N = torch.zeros(self.examples, dtype=torch.bool)
         kept_N[order_N[counts_N[order_N].cumsum(0) <= limit]] = True
         kept_N[order_N[0]] = True
@@ -229,143 +269,7 @@ class QualityEvaluator:
             return 0.0
         reference_MC = self._dense.logits_MC
         if scored < self.examples:
-            is_taken_N = _first_in_rung_order(self.examples, scored)
+            is_taken_N = first_in_rung_order(self.examples, scored)
             row_M = self._kept_row_of_target(reference_MC.shape[-1])
             reference_MC = reference_MC[is_taken_N[row_M].to(reference_MC.device)]
         return kl_divergence(reference_MC, logits_MC)
-
-
-@dataclass(frozen=True, slots=True)
-class _Stack:
-    """What is computed at once, with the segment that it belongs to and what its outputs are compared with."""
-
-    segment: int
-    call: StackedCalls
-    targets: torch.Tensor
-
-
-class Pass:
-    """One model's way through a split.
-
-    The stacks are the same and give the same bits, in whatever order they are computed.
-
-    Args:
-        evaluator: The split.
-        stacks: What is to be computed.
-        forward: The model.
-    """
-
-    def __init__(self, evaluator: QualityEvaluator, stacks: Sequence[_Stack], forward: Forward) -> None:
-        import torch
-
-        self._evaluator = evaluator
-        self._forward = forward
-        self._left = list(stacks)
-        self._seconds = 0.0
-        self._per_example_N = torch.full((evaluator.examples,), float("nan"))
-        self._is_done_N = torch.zeros(evaluator.examples, dtype=torch.bool)
-        self._kept_N: torch.Tensor | None = None
-        self._parts: list[torch.Tensor] = []
-        self._rows: list[torch.Tensor] = []
-
-    @property
-    def finished(self) -> bool:
-        """Whether the whole split was computed."""
-        return not self._left
-
-    @property
-    def per_example_N(self) -> torch.Tensor:
-        """Metric of each example in the split's order; NaN where `is_done_N` is false."""
-        return self._per_example_N
-
-    @property
-    def is_done_N(self) -> torch.Tensor:
-        """Which examples were computed."""
-        return self._is_done_N
-
-    @property
-    def seconds(self) -> float:
-        """Wall time of the computation so far."""
-        return self._seconds
-
-    def reach(self, rung: int) -> None:
-        """Compute what is missing of a rung, one segment after the other."""
-        self._compute([stack for stack in self._left if stack.segment <= rung])
-
-    def step(self) -> None:
-        """Compute the most difficult stack that is left."""
-        difficulty = self._evaluator.difficulty
-        assert difficulty is not None
-        self._compute([max(self._left, key=lambda stack: fmean(difficulty[row] for row in stack.call.rows))])
-
-    def logits_by_row(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the example of each kept target so far, in the split's order, and its logits; shapes (M,), (M, C)."""
-        import torch
-
-        row_M = torch.cat(self._rows)
-        order_M = row_M.argsort(stable=True)
-        logits_MC = torch.cat(self._parts)
-        return row_M[order_M], logits_MC[order_M.to(logits_MC.device)]
-
-    def outputs(self, rung: int) -> Outputs:
-        """Return what was computed of a rung, all of which must be done."""
-        examples = self._evaluator.examples
-        size = rung_sizes(examples)[rung]
-        row_M, logits_MC = self.logits_by_row()
-        if int(self._is_done_N.sum()) > size:
-            logits_MC = logits_MC[_first_in_rung_order(examples, size)[row_M].to(logits_MC.device)]
-        return Outputs(
-            per_example_N=self._per_example_N[
-                list(range(examples) if size == examples else rung_order(examples)[:size])
-            ],
-            logits_MC=logits_MC,
-            seconds=self._seconds,
-        )
-
-    def _compute(self, stacks: Sequence[_Stack]) -> None:
-        import torch
-
-        started = time.monotonic()
-        for stack in stacks:
-            logits = self._forward(stack.call.inputs, stack.call.examples_per_call)
-            if self._kept_N is None:
-                self._kept_N = self._evaluator.kept_rows(logits.shape[-1])
-            row_B = torch.tensor(stack.call.rows)
-            scores_T, place_T = [], []
-            for place, target, chunk_TC in _by_target(logits, stack.targets):
-                scores_T.append(self._evaluator.task.score(chunk_TC, target).cpu())
-                place_T.append(place)
-                is_kept_T = self._kept_N[row_B[place]]
-                self._parts.append(chunk_TC[is_kept_T.to(chunk_TC.device)])
-                self._rows.append(row_B[place][is_kept_T])
-            self._per_example_N[row_B] = _mean_by_place(torch.cat(scores_T), torch.cat(place_T), len(row_B))
-            self._is_done_N[row_B] = True
-        self._left = [stack for stack in self._left if all(stack is not done for done in stacks)]
-        self._seconds += time.monotonic() - started
-
-
-def _first_in_rung_order(examples: int, count: int) -> torch.Tensor:
-    """Which examples are the first so many in rung order, as booleans of shape (N,)."""
-    import torch
-
-    found_N = torch.zeros(examples, dtype=torch.bool)
-    found_N[list(rung_order(examples)[:count])] = True
-    return found_N
-
-
-def _by_target(
-    logits: torch.Tensor, targets: torch.Tensor
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Yield (place in the batch, target, logits) of targets that count, some at a time; shapes (T,), (T,), (T, C)."""
-    wanted = (targets != IGNORED).nonzero()
-    at_once = max(1, _CHUNK_ELEMENTS // logits.shape[-1])
-    for start in range(0, len(wanted), at_once):
-        axes = wanted[start : start + at_once].unbind(1)
-        yield axes[0], targets[axes].to(logits.device), logits[tuple(axis.to(logits.device) for axis in axes)]
-
-
-def _mean_by_place(scores_T: torch.Tensor, place_T: torch.Tensor, places: int) -> torch.Tensor:
-    import torch
-
-    sums = torch.zeros(places, dtype=torch.float64).index_add_(0, place_T, scores_T.double())
-    return (sums / torch.bincount(place_T, minlength=places)).float()

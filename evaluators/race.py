@@ -6,8 +6,8 @@ short of right answers even if it had all that are left can't pass, whatever the
 taken in the order of their difficulty for the dense model: where it nearly errs compressed models do err, and most of
 what can't pass is known to after a small part of the split.
 
-Scores that are not right or wrong (bits per token) have no bound to count with. There each rung is tested in turn, with
-the error divided among them, and the test is an approximate one.
+Scores that are not right or wrong (bits per token, fidelity) have no bound to count with. There each rung is tested in
+turn, with the error divided among them, and the test is an approximate one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from evaluators.bar import Bar
 from evaluators.confidence import mean_p_value, reach_p_value
 from evaluators.quality import Forward, Pass, QualityEvaluator
 from evaluators.rungs import rung_order, rung_sizes
-from evaluators.scores import Quality
+from evaluators.scores import Quality, QualityMeasure
 
 _NEIGHBOURS = 24
 """From so many examples of about the same difficulty a missing one is estimated."""
@@ -50,12 +50,13 @@ def race(evaluator: QualityEvaluator, forward: Forward, bar: Bar) -> Quality:
             f"a bar holds a score for each of the {evaluator.examples} examples of the split; got {len(bar.reference)}"
         )
     one_pass = evaluator.start(forward)
-    compete = _by_counting if evaluator.task.right_or_wrong else _by_rungs
+    is_metric = evaluator.measure is QualityMeasure.METRIC
+    compete = _by_counting if is_metric and evaluator.task.right_or_wrong else _by_rungs
     estimate = compete(evaluator, one_pass, bar)
     if estimate is None:
         return evaluator.score(one_pass.outputs(evaluator.rungs - 1))
     return Quality(
-        metric=evaluator.task.metric,
+        metric=evaluator.measure.name_with(evaluator.task.metric),
         value=estimate.quality,
         per_example=(),
         kl_to_dense=estimate.kl_to_dense,
@@ -123,7 +124,7 @@ def _by_rungs(evaluator: QualityEvaluator, one_pass: Pass, bar: Bar) -> _Estimat
     for rung in range(evaluator.rungs - 1):
         one_pass.reach(rung)
         rows = list(rung_order(evaluator.examples)[: rung_sizes(evaluator.examples)[rung]])
-        behind = reference_N[rows] - one_pass.per_example_N.numpy()[rows].astype(np.float64)
+        behind = reference_N[rows] - evaluator.quality_by_example(one_pass).numpy()[rows].astype(np.float64)
         if not np.isfinite(behind).all():
             break
         if mean_p_value(behind, evaluator.examples, bound) <= bar.error / (evaluator.rungs - 1):

@@ -2,10 +2,24 @@
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 
 
 class ScoreError(ValueError):
     """A score is NaN or infinite."""
+
+
+class QualityMeasure(StrEnum):
+    """What the quality of a policy is. Whichever it is, larger is better."""
+
+    METRIC = "metric"
+    """The task's metric against the labels: accuracy, or bits for each token of a text, negated."""
+    FIDELITY = "fidelity"
+    """How far the outputs are those of the dense model, 0 to 1: see `evaluators.divergence.overlap_by_target`."""
+
+    def name_with(self, metric: str) -> str:
+        """Name of the quality of a task that has this metric."""
+        return metric if self is QualityMeasure.METRIC else str(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,9 +27,9 @@ class Quality:
     """How well a policy does on a number of examples.
 
     Attributes:
-        metric: Name of the metric ("accuracy").
-        value: The metric; larger is better.
-        per_example: The metric of each example, for intervals and paired comparison: in the order of the split; on a
+        metric: Name of what was measured ("accuracy", "fidelity").
+        value: The measure; larger is better.
+        per_example: The measure of each example, for intervals and paired comparison: in the order of the split; on a
             rung of it in the order in which rungs take examples (see `evaluators.rungs.rung_order`); empty where
             scoring stopped early.
         kl_to_dense: Mean Kullback-Leibler divergence of the dense model's outputs from this policy's, in nats.
@@ -53,10 +67,18 @@ class Costs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """Quality and costs of a policy."""
+    """Quality and costs of a policy.
+
+    Attributes:
+        quality: Quality as the study means it.
+        costs: What the policy costs.
+        task_metric: The task's metric on the same examples, where quality is something else and the examples are those
+            of the holdout; else None.
+    """
 
     quality: Quality
     costs: Costs
+    task_metric: Quality | None = None
 
     def check_finite(self) -> None:
         """Refuse scores that would win or poison a front.

@@ -30,6 +30,14 @@ class ActivationPrecision(StrEnum):
     INT8_STATIC = "int8_static"
     """Affine unsigned 8 bits, one scale and zero point for the whole tensor, fixed by the calibration data; the output
     is rounded likewise, so that the next kernel takes it as it is."""
+    INT8_PER_ROW = "int8_per_row"
+    """Symmetric signed 8 bits, one scale for each row, taken at run time."""
+    FLOAT8_PER_ROW = "float8_per_row"
+    """Floating-point numbers of 8 bits (e4m3), one scale for each row, taken at run time; the output is bfloat16."""
+    BFLOAT16 = "bfloat16"
+    """Rounded to bfloat16, and so is the output."""
+    FLOAT16 = "float16"
+    """Rounded to float16, and so is the output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +64,13 @@ class Format:
 
     @property
     def is_quantized(self) -> bool:
-        """Whether weights are stored as integers with scales."""
+        """Whether weights are stored as codes with scales."""
         return self.weight_bits <= 8
+
+    @property
+    def is_float8(self) -> bool:
+        """Whether codes are floating-point numbers of 8 bits (e4m3); else they are integers."""
+        return self.activation is ActivationPrecision.FLOAT8_PER_ROW
 
     def weight_bytes(self, out_features: int, in_features: int) -> int:
         """Bytes of a weight matrix in this format: codes, float32 scales and packed zero points, without bias."""
@@ -89,5 +102,10 @@ for _format in (
         activation=ActivationPrecision.INT8_STATIC,
         layer_types=(LayerType.CONVOLUTION,),
     ),
+    Format(name="bf16", weight_bits=16, activation=ActivationPrecision.BFLOAT16),
+    Format(name="fp16", weight_bits=16, activation=ActivationPrecision.FLOAT16),
+    Format(name="w8a8r", weight_bits=8, activation=ActivationPrecision.INT8_PER_ROW),
+    Format(name="fp8", weight_bits=8, activation=ActivationPrecision.FLOAT8_PER_ROW),
+    Format(name="w4a16", weight_bits=4, group_size=128, symmetric=False, activation=ActivationPrecision.BFLOAT16),
 ):
     FORMATS.register(_format.name)(_format)

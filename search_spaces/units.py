@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from search_spaces.formats import LayerType
@@ -206,6 +206,7 @@ class ModelStructure:
             only what the last one returned. One stack follows the other (encoder, decoder) and takes of it what its
             last block returned. Layers of units outside all blocks run behind them, where other layers of the unit
             are inside. Empty where the model is not built so.
+        normalizes_first: Whether a branch normalises its input, so that the residual stream lives beside that.
     """
 
     architecture: str
@@ -216,6 +217,16 @@ class ModelStructure:
     tokens: int | None = None
     max_tokens: int | None = None
     stacks: tuple[tuple[str, ...], ...] = ()
+    # No part of the repr, by which tables that were measured for a model are found again: no time depends on it.
+    normalizes_first: bool = field(default=True, repr=False)
+
+    def stack_of(self, unit: Unit) -> int | None:
+        """Return the number of the stack that a unit's layers lie in; None where they lie in none."""
+        layer = f"{unit.layers[0]}."
+        for number, blocks in enumerate(self.stacks):
+            if any(layer.startswith(f"{block}.") for block in blocks):
+                return number
+        return None
 
     def unit(self, name: str) -> Unit:
         """Return the unit of that name.

@@ -98,6 +98,42 @@ def load_splits(config: DataConfig, task: Task, *, seed: int) -> Splits:
         DataError: A file or column is missing, or there are fewer rows than the splits ask for.
         TaskError: An input or label does not fit the model.
     """
+    calibration, search, holdout = _split(config, task, seed)
+    parts = (calibration, search, holdout)
+    content = [[(row.digest, str(row.label)) for row in part] for part in parts]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    encoded = [_encode(part, name, config, task) for part, name in zip(parts, Splits.__slots__, strict=False)]
+    return Splits(calibration=encoded[0], search=encoded[1], holdout=encoded[2], digest=digest)
+
+
+def load_training(
+    config: DataConfig, task: Task, *, source: str, examples: int | None, seed: int
+) -> tuple[Example, ...]:
+    """Read examples to train on: rows of another source that are in none of the splits that models are scored on.
+
+    Args:
+        config: Says how rows are read, and which are in the splits.
+        task: Encodes them.
+        source: File or hub id with the same columns.
+        examples: Most examples, drawn at random; None for all.
+        seed: Seed of the splits.
+
+    Raises:
+        DataError: A file or column is missing, or no row is left.
+        TaskError: An input or label does not fit the model.
+    """
+    _, search, holdout = _split(config, task, seed)
+    taken = {row.digest for row in (*search, *holdout)}
+    rows = [row for row in _unique(_read_rows(config, source, task)) if row.digest not in taken]
+    if not rows:
+        raise DataError(f"training takes rows that no split scores; {source!r} has none; name another recovery.source")
+    if examples is not None and examples < len(rows):
+        rows = random.Random(seed).sample(rows, examples)
+    return _encode(rows, "training", config.model_copy(update={"source": source}), task)
+
+
+def _split(config: DataConfig, task: Task, seed: int) -> tuple[list[_Row], list[_Row], list[_Row]]:
+    """Rows of calibration, search and holdout."""
     rows = _unique(_read_rows(config, config.source, task))
     if config.shuffle:
         random.Random(seed).shuffle(rows)
@@ -111,11 +147,7 @@ def load_splits(config: DataConfig, task: Task, *, seed: int) -> Splits:
         if config.shuffle:
             random.Random(seed).shuffle(others)
         (calibration,) = _cut(others, {"calibration": config.calibration}, config.calibration_source)
-    parts = (calibration, search, holdout)
-    content = [[(row.digest, str(row.label)) for row in part] for part in parts]
-    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-    encoded = [_encode(part, name, config, task) for part, name in zip(parts, Splits.__slots__, strict=False)]
-    return Splits(calibration=encoded[0], search=encoded[1], holdout=encoded[2], digest=digest)
+    return calibration, search, holdout
 
 
 def _encode(rows: list[_Row], split: str, config: DataConfig, task: Task) -> tuple[Example, ...]:

@@ -76,7 +76,7 @@ def load_model(config: ModelConfig) -> LoadedModel:
     from search_spaces.architectures import structure_of
 
     task_class = _task_class(config)
-    _refuse_unsafe(config)
+    refuse_unsafe(config)
     auto_model = getattr(transformers, task_class.auto_model)
     arguments: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
     try:
@@ -95,13 +95,19 @@ def load_model(config: ModelConfig) -> LoadedModel:
     _refuse_random_weights(config, loading)
     model.eval()
     model.requires_grad_(False)
-    if getattr(model.config, "use_cache", False):
-        # Whole texts are scored at once: keys and values of earlier calls would be kept for nothing.
-        model.config.use_cache = False
+    forgo_cache(model)
     _note_image_size(model.config, task_class, lambda: processor)
     return LoadedModel(
         model=model, processor=processor, task=task_class(processor, model.config), structure=structure_of(model)
     )
+
+
+def forgo_cache(model: nn.Module) -> None:
+    """Let no part of a model keep keys and values of earlier calls: whole texts are scored at once."""
+    for module in model.modules():
+        config: Any = getattr(module, "config", None)
+        if getattr(config, "use_cache", False):
+            config.use_cache = False
 
 
 def load_task(config: ModelConfig) -> Task:
@@ -146,7 +152,7 @@ def load_structure(config: ModelConfig) -> ModelStructure:
     from search_spaces.architectures import structure_of
 
     task_class = _task_class(config)
-    _refuse_unsafe(config)
+    refuse_unsafe(config)
     try:
         model_config = transformers.AutoConfig.from_pretrained(
             config.id, revision=config.revision, trust_remote_code=False
@@ -180,7 +186,12 @@ def _has_tokenizer(config: ModelConfig) -> bool:
     return any(Path(name).name.startswith(_TOKENIZERS) for name in files)
 
 
-def _refuse_unsafe(config: ModelConfig) -> None:
+def refuse_unsafe(config: ModelConfig) -> None:
+    """Refuse a model that needs code of its own, or whose weights are only a pickle, before anything of it is read.
+
+    Raises:
+        ModelError: It is such a model, or is not found.
+    """
     files, model_config = _list_files(config)
     if _mentions_auto_map(model_config) or any(name.endswith(".py") for name in files):
         raise ModelError(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from evaluators.bar import Bar
-from evaluators.scores import Scores
+from evaluators.scores import QualityMeasure, Scores
 from search_spaces.policy import Policy
 from search_spaces.space import SpaceConfig
 from workers.data import DataConfig
@@ -46,6 +46,7 @@ class WorkerSpec:
         space: Declared choices.
         target: Device and workload; its table is a path that the worker can read.
         cache_dir: Folder of variants and of whatever else is made once.
+        quality: What the quality of a policy is.
         seed: Seed of splits and of everything random in a worker.
         threads: Threads that torch uses in this worker.
     """
@@ -55,6 +56,7 @@ class WorkerSpec:
     space: SpaceConfig
     target: TargetConfig
     cache_dir: Path
+    quality: QualityMeasure = QualityMeasure.METRIC
     seed: int = 0
     threads: int = 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from evaluators.latency.workload import Workload
 from evaluators.quality import Outputs, QualityEvaluator, stack_calls
 from evaluators.race import race
 from evaluators.rungs import EVALUATION_VERSION
-from evaluators.scores import Scores
+from evaluators.scores import Quality, QualityMeasure, Scores
 from evaluators.tasks import Example
 from search_spaces.policy import Choice, Policy
 from search_spaces.space import SearchSpace, build_space
@@ -26,7 +27,8 @@ from workers.calibrate import Calibration
 from workers.data import load_splits
 from workers.model import load_model, load_task
 from workers.protocol import Split, TrialReport, TrialRequest, WorkerSpec
-from workers.targets import TARGETS, TargetConfig, onnxruntime_cpu  # noqa: F401  (importing registers the device)
+from workers.recovery.layers import scope_of
+from workers.targets import TARGETS, TargetConfig
 from workers.targets.device import DEVICES
 from workers.variant_store import Variant, VariantStore
 from workers.variants import VariantMaker
@@ -98,7 +100,12 @@ class TrialWorker:
         self.table_checksum = table.checksum
         here = DEVICES.get(spec.target.name)(spec.target.threads).fingerprint()
         self.foreign = table.fingerprint.differences(here)
-        self.costs = CostModel(self.structure, LatencyPredictor(table, workload_of(spec.target, self.structure)))
+        predictor = LatencyPredictor(
+            table,
+            workload_of(spec.target, self.structure),
+            allow_extrapolation=spec.target.allow_extrapolation,
+        )
+        self.costs = CostModel(self.structure, predictor)
         self.splits = load_splits(spec.data, self.task, seed=spec.seed)
         calls = stack_calls(self.task, self.splits.calibration, batch=spec.target.batch)
         calibration = Calibration(self.structure.units, calls, self._dense_model)
@@ -107,10 +114,16 @@ class TrialWorker:
         self._assembler = Assembler(loaded.model, self.structure, self._variant)
         self._fresh_model = True
         self._evaluators: dict[Split, QualityEvaluator] = {}
+        self._adopted: dict[str, torch.nn.Module] = {}
+        self._trained: torch.nn.Module | None = None
 
     @property
     def evaluation_digest(self) -> str:
-        """Identity of all that a quality depends on beside the policy: weights, method, data and calls."""
+        """Identity of all that a quality depends on beside the policy: weights, method, data, calls and measure."""
+        return self.digest_of(self.spec.quality)
+
+    def digest_of(self, measure: QualityMeasure) -> str:
+        """The `evaluation_digest` of scores by some measure, whichever the worker goes by."""
         parts = [
             self._maker.model_digest,
             self.splits.digest,
@@ -118,7 +131,30 @@ class TrialWorker:
             self.spec.target.batch,
             EVALUATION_VERSION,
         ]
+        if measure is not QualityMeasure.METRIC:
+            parts.append(str(measure))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    @property
+    def metric(self) -> str:
+        """Name of the quality metric."""
+        return self.spec.quality.name_with(self.task.metric)
+
+    @property
+    def chance_metric(self) -> float:
+        """What the best answer that does not look at the example has on the search split, by the task's metric."""
+        return self.task.chance([example.label for example in self.splits.search])
+
+    @property
+    def chance_quality(self) -> float:
+        """The same by what quality is; with fidelity the dense model is run for it.
+
+        Raises:
+            FidelityError: The outputs are too many to be compared on every example.
+        """
+        if self.spec.quality is QualityMeasure.METRIC:
+            return self.chance_metric
+        return self.evaluator(Split.SEARCH).constant_fidelity
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Make every unit under every choice, as far as the store lacks it."""
@@ -138,19 +174,40 @@ class TrialWorker:
         """
         evaluator = self.evaluator(request.split)
         self.model_of(request.policy)
+        metric = None
         if request.bar is None:
-            quality = evaluator.evaluate(self._forward, request.rung)
+            outputs = evaluator.run(self._forward, request.rung)
+            quality = evaluator.score(outputs)
+            if self.spec.quality is not QualityMeasure.METRIC and request.split is Split.HOLDOUT:
+                metric = evaluator.score(outputs, QualityMeasure.METRIC)
         else:
             quality = race(evaluator, self._forward, request.bar)
-        scores = Scores(quality=quality, costs=self.costs.costs(request.policy))
+        scores = Scores(quality=quality, costs=self.costs.costs(request.policy), task_metric=metric)
         scores.check_finite()
         return TrialReport(trial=request.trial, attempt=request.attempt, scores=scores)
 
     def model_of(self, policy: Policy) -> torch.nn.Module:
         """The assembled model of a policy; valid until the next policy is assembled."""
         self.space.validate(policy)
+        self._trained = self._adopted.get(policy.digest)
+        if self._trained is not None:
+            return self._trained
         self._fresh_model = False
         return self._assembler.apply(policy)
+
+    def separate_model(self, policy: Policy) -> torch.nn.Module:
+        """A model of the policy that no other policy changes, for training."""
+        self.space.validate(policy)
+        return Assembler(load_model(self.spec.model).model, self.structure, self._variant).apply(policy)
+
+    def adopt(self, policy: Policy, model: torch.nn.Module) -> None:
+        """Take a trained model for the policy's from now on."""
+        self._adopted[policy.digest] = model
+
+    def quality_of(self, model: torch.nn.Module, split: Split, measure: QualityMeasure | None = None) -> Quality:
+        """Score a model that was assembled, and perhaps trained, outside; None scores what quality is to the worker."""
+        evaluator = self.evaluator(split)
+        return evaluator.score(evaluator.run(partial(_run, model)), measure)
 
     def logits(self, policy: Policy, split: Split) -> Tensor:
         """Logits of a policy's model on a split, in the split's order, as far as the evaluator keeps them."""
@@ -166,7 +223,8 @@ class TrialWorker:
         """The evaluator of a split, which knows the dense model's outputs there."""
         if split not in self._evaluators:
             examples: tuple[Example, ...] = getattr(self.splits, split.value)
-            evaluator = QualityEvaluator(self.task, examples, batch=self.spec.target.batch)
+            batch, measure = self.spec.target.batch, self.spec.quality
+            evaluator = QualityEvaluator(self.task, examples, batch=batch, measure=measure)
             self.model_of(self.space.dense_policy())
             if split is Split.SEARCH:
                 evaluator = self._racing(evaluator, examples)
@@ -178,12 +236,14 @@ class TrialWorker:
 
     def _racing(self, evaluator: QualityEvaluator, examples: Sequence[Example]) -> QualityEvaluator:
         """The evaluator of a split on which trials race; a race by right answers begins with what is difficult."""
-        if not self.task.right_or_wrong:
+        if not self.task.right_or_wrong or self.spec.quality is not QualityMeasure.METRIC:
             return evaluator
         difficulty = evaluator.difficulty_of(evaluator.run(self._forward))
         return QualityEvaluator(self.task, examples, batch=self.spec.target.batch, difficulty=difficulty)
 
     def _forward(self, inputs: Mapping[str, Tensor], examples_per_call: int) -> Tensor:
+        if self._trained is not None:
+            return _run(self._trained, inputs, examples_per_call)
         return self._assembler.logits(inputs, examples_per_call)
 
     def _variant(self, unit: Unit, choice: Choice) -> Variant:
@@ -192,3 +252,10 @@ class TrialWorker:
     def _dense_model(self) -> torch.nn.Module:
         """The dense model for calibration: the skeleton while nothing was assembled, else the files once more."""
         return self._assembler.model if self._fresh_model else load_model(self.spec.model).model
+
+
+def _run(model: torch.nn.Module, inputs: Mapping[str, Tensor], examples_per_call: int) -> Tensor:
+    scope_of(model).examples = examples_per_call
+    with torch.inference_mode():
+        logits: Tensor = model(**inputs).logits
+    return logits

@@ -20,6 +20,7 @@ from workers.channel_variants import ChannelVariantMaker
 from workers.pruning import LayerWeights, PrunedUnit, Saliency, check_finite, prune_unit, removal_order
 from workers.quantization.calibrators import RangeMethod
 from workers.quantization.codes import Codes, round_to_nearest
+from workers.quantization.float_linear import FLOAT_TYPES
 from workers.quantization.gptq import gptq
 from workers.variant_store import Variant, tensor_bytes
 
@@ -177,7 +178,7 @@ class VariantMaker:
     def _store(self, name: str, layer: LayerWeights, target: Format, columns: Tensor | None) -> dict[str, Tensor]:
         found = {} if layer.bias_O is None else {"bias": layer.bias_O}
         if not target.is_quantized or layer.weight_OK.shape[1] == 0:
-            return {**found, "weight": layer.weight_OK}
+            return {**found, "weight": layer.weight_OK.to(FLOAT_TYPES.get(target.activation, torch.float32))}
         codes = self._quantize(name, layer.weight_OK, target, columns)
         found |= {"codes": codes.codes_OK, "scale": codes.scale_ON}
         return found if codes.zeros_ON is None else {**found, "zeros": codes.zeros_ON}

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from controller.cli import database_commands, job_commands, profile_command, report_commands, study_commands
+from controller.cli import (
+    database_commands,
+    explain_command,
+    job_commands,
+    profile_command,
+    report_commands,
+    retarget_command,
+    study_commands,
+    table_commands,
+    target_commands,
+)
 from controller.cli.errors import DEBUG
 from controller.cli.exit_codes import ExitCode, exit_code_help
 
@@ -17,6 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=exit_code_help(),
 )
+tables = typer.Typer(no_args_is_help=True, help="Latency tables: show, check, compare, join, import.")
 database = typer.Typer(no_args_is_help=True, help="The database of studies.")
 
 
@@ -42,11 +53,21 @@ def paretrim(
 app.command()(job_commands.validate)
 app.command()(job_commands.schema)
 app.command()(profile_command.profile)
+app.command()(profile_command.calibrate_table)
+app.command()(target_commands.targets)
 app.command()(job_commands.search)
 app.command()(study_commands.front)
 app.command()(study_commands.export)
+app.command()(retarget_command.retarget)
+app.command()(explain_command.explain)
 app.command()(report_commands.sensitivity)
 app.command()(report_commands.sweep)
+tables.command()(table_commands.show)
+tables.command()(table_commands.check)
+tables.command()(table_commands.diff)
+tables.command()(table_commands.merge)
+tables.command("import")(table_commands.import_)
+app.add_typer(tables, name="table")
 database.command()(database_commands.upgrade)
 database.command()(database_commands.check)
 app.add_typer(database, name="db")

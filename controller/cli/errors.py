@@ -38,6 +38,8 @@ def exit_code_of(error: Exception) -> ExitCode:
     module = type(error).__module__
     if module.startswith("workers.export"):
         return ExitCode.NOT_VERIFIED
+    if module.startswith("workers.recovery"):
+        return ExitCode.FAILED
     if not _is_ours(error):
         return ExitCode.FAILED
     if not module.startswith("controller"):

@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,21 +11,31 @@ from controller.cli.exit_codes import ExitCode
 from controller.cli.options import AsJson
 from controller.cli.text import print_json, stderr_console, stdout_console, stdout_for_results
 
+if TYPE_CHECKING:
+    from controller.job import JobSpec
+
 AllowForeignTable = Annotated[
     bool,
     typer.Option("--allow-foreign-table", help="Plan with a latency table of other hardware; every result says so."),
+]
+Extrapolate = Annotated[
+    bool,
+    typer.Option("--extrapolate", help="Plan beyond the sizes that were measured; every result says so."),
 ]
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="Job file, YAML or JSON.", show_default=False)]
 
 
 @reports_errors
-def validate(job: JobFile, as_json: AsJson = False, allow_foreign_table: AllowForeignTable = False) -> None:
+def validate(
+    job: JobFile,
+    as_json: AsJson = False,
+    allow_foreign_table: AllowForeignTable = False,
+    extrapolate: Extrapolate = False,
+) -> None:
     """Check a job and show what it would do: units, size of the space, cost of the dense model, reachable bounds."""
     from controller.job_file import load_job
 
-    spec = load_job(job)
-    if allow_foreign_table:
-        spec = spec.model_copy(update={"target": spec.target.model_copy(update={"allow_foreign_table": True})})
+    spec = _for_planning(load_job(job), allow_foreign_table=allow_foreign_table, allow_extrapolation=extrapolate)
     from controller import operations
     from controller.cli.render import render_plan
 
@@ -49,13 +59,16 @@ def schema() -> None:
 
 
 @reports_errors
-def search(job: JobFile, as_json: AsJson = False, allow_foreign_table: AllowForeignTable = False) -> None:
+def search(
+    job: JobFile,
+    as_json: AsJson = False,
+    allow_foreign_table: AllowForeignTable = False,
+    extrapolate: Extrapolate = False,
+) -> None:
     """Search, and print the front. The same command continues a search that was stopped."""
     from controller.job_file import load_job
 
-    spec = load_job(job)
-    if allow_foreign_table:
-        spec = spec.model_copy(update={"target": spec.target.model_copy(update={"allow_foreign_table": True})})
+    spec = _for_planning(load_job(job), allow_foreign_table=allow_foreign_table, allow_extrapolation=extrapolate)
     from controller import operations
     from controller.cli.progress import ProgressView
     from controller.cli.render import render_front
@@ -75,3 +88,10 @@ def search(job: JobFile, as_json: AsJson = False, allow_foreign_table: AllowFore
     if not result.feasible:
         remedy = "widen the constraints, offer other choices, or search for longer (search.trials)"
         stop("no policy meets the constraints", ExitCode.NO_FEASIBLE_TRIAL, remedy=remedy)
+
+
+def _for_planning(job: "JobSpec", **allowed: bool) -> "JobSpec":
+    """The job with what the command line allows beside what the job does."""
+    granted = {name: True for name, value in allowed.items() if value}
+    also = tuple(change.model_copy(update=granted) for change in job.also)
+    return job.model_copy(update={"target": job.target.model_copy(update=granted), "also": also})

@@ -1,8 +1,13 @@
 """Options that several commands share."""
 
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
+from pydantic import BaseModel, ValidationError
+
+from controller.problems import JobError, describe_errors
+
+M = TypeVar("M", bound=BaseModel)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else to stdout.")]
 StudyName = Annotated[
@@ -25,3 +30,15 @@ def storage_or_default(url: str | None) -> str:
     from controller.job import DEFAULT_STORAGE
 
     return url or DEFAULT_STORAGE
+
+
+def checked(kind: type[M], values: dict[str, Any]) -> M:
+    """Make a record from what the command line says.
+
+    Raises:
+        JobError: A value does not fit; lists all problems.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise JobError("the command line", describe_errors(error.errors(include_url=False), kind)) from None

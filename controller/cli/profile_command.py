@@ -1,7 +1,9 @@
-"""The command that measures a latency table."""
+"""The commands that measure: a latency table, and its correction on whole models."""
+
+from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from pydantic import BaseModel, ValidationError
@@ -9,43 +11,137 @@ from pydantic import BaseModel, ValidationError
 from controller.cli.errors import reports_errors
 from controller.cli.options import AsJson
 from controller.cli.text import print_json, stderr_console, stdout_console, stdout_for_results
+from controller.errors import UsageError
 from controller.problems import JobError, describe_errors
 
+if TYPE_CHECKING:
+    from controller.job import JobSpec
+    from workers.model import ModelConfig
+
 M = TypeVar("M", bound=BaseModel)
+
+Model = Annotated[
+    str | None, typer.Option("--model", help="Local folder or Hugging Face id.", show_default="the job's")
+]
+Space = Annotated[
+    Path | None,
+    typer.Option("--space", metavar="JOB", help="Job that gives model, space and workload.", show_default=False),
+]
+Task = Annotated[str, typer.Option("--task", help="Name of the model's task, where there is no job.")]
+Revision = Annotated[str | None, typer.Option("--revision", help="Commit on the hub.", show_default=False)]
+Batch = Annotated[int | None, typer.Option("--batch", help="Examples in one call.", show_default="the job's, or 1")]
+SequenceLength = Annotated[
+    int | None,
+    typer.Option("--sequence-length", help="Tokens of an example; left out for images.", show_default="the job's"),
+]
+DEFAULT_TASK = "text-classification"
 
 
 @reports_errors
 def profile(
-    model: Annotated[str, typer.Option("--model", help="Local folder or Hugging Face id.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Latency table to write.", show_default=False)],
-    target: Annotated[str, typer.Option("--target", help="Name of the target.")] = "cpu-onnxruntime",
-    task: Annotated[str, typer.Option("--task", help="Name of the model's task.")] = "text-classification",
-    revision: Annotated[str | None, typer.Option("--revision", help="Commit on the hub.", show_default=False)] = None,
-    batch: Annotated[int, typer.Option("--batch", help="Examples in one call.")] = 1,
-    sequence_length: Annotated[
-        int | None, typer.Option("--sequence-length", help="Tokens of an example; left out for images.")
+    model: Model = None,
+    space: Space = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="Latency table to write.", show_default="where the job's search looks for it"
+        ),
     ] = None,
-    threads: Annotated[int, typer.Option("--threads", help="Threads of the runtime.")] = 1,
+    target: Annotated[
+        str | None, typer.Option("--target", help="Name of the target.", show_default="the job's, or cpu-onnxruntime")
+    ] = None,
+    task: Task = DEFAULT_TASK,
+    revision: Revision = None,
+    batch: Batch = None,
+    sequence_length: SequenceLength = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="Threads of the runtime.", show_default="the job's, or 1")
+    ] = None,
+    budget_minutes: Annotated[
+        float | None,
+        typer.Option("--budget-minutes", min=0, help="Time for all of it, about.", show_default="no limit"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the operators of a model on this machine, and write a latency table."""
-    from workers.model import ModelConfig
+    """Measure on this machine what a job's space, or a model, can reach, and write a latency table.
+
+    The same command continues what was stopped.
+    """
     from workers.targets.base import TARGETS, TargetConfig
 
-    TARGETS.get(target)
-    model_config = _checked(ModelConfig, {"id": model, "revision": revision, "task": task})
-    workload = {"name": target, "batch": batch, "sequence_length": sequence_length, "threads": threads}
-    target_config = _checked(TargetConfig, workload)
+    if target is not None:
+        TARGETS.get(target)
+    given = {"name": target, "batch": batch, "sequence_length": sequence_length, "threads": threads}
+    given = {name: value for name, value in given.items() if value is not None}
+    job = None if space is None else _job(space, model, given)
+    if job is None:
+        if model is None or out is None:
+            raise UsageError("a profile takes --space JOB, or --model and --out; got neither")
+        model_config = _model_config(model, revision, task)
+        target_config = _checked(TargetConfig, given)
     from controller import operations
     from controller.cli.progress import ProgressView
     from controller.cli.render import render_profile
 
     with stdout_for_results(), ProgressView(stderr_console()) as view:
-        summary = operations.run_profile(model_config, target_config, out, view)
+        if job is not None:
+            summary = operations.run_space_profile(job, view, out=out, minutes=budget_minutes)
+        else:
+            assert out is not None
+            summary = operations.run_profile(model_config, target_config, out, view, minutes=budget_minutes)
     if as_json:
         print_json(summary.to_dict())
     else:
         render_profile(stdout_console(), summary)
+
+
+@reports_errors
+def calibrate_table(
+    table: Annotated[Path, typer.Option("--table", metavar="FILE", help="Latency table.", show_default=False)],
+    model: Model = None,
+    space: Space = None,
+    task: Task = DEFAULT_TASK,
+    revision: Revision = None,
+    batch: Batch = None,
+    sequence_length: SequenceLength = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure whole models end to end, fit the table's correction on them, and say how wrong predictions are."""
+    given = {"batch": batch, "sequence_length": sequence_length}
+    given = {name: value for name, value in given.items() if value is not None}
+    job = None if space is None else _job(space, model, given)
+    if job is None and model is None:
+        raise UsageError("a table is calibrated with --model or --space JOB; got neither")
+    model_config = None if job is not None or model is None else _model_config(model, revision, task)
+    from controller import operations
+    from controller.cli.progress import ProgressView
+    from controller.cli.render_calibration import render_calibration
+
+    with stdout_for_results(), ProgressView(stderr_console()) as view:
+        summary = operations.run_calibration(
+            table, view, job=job, model=model_config, batch=batch or 1, sequence_length=sequence_length
+        )
+    if as_json:
+        print_json(summary.to_dict())
+    else:
+        render_calibration(stdout_console(), summary)
+
+
+def _job(path: Path, model: str | None, target: dict[str, Any]) -> JobSpec:
+    """A job with another model or target where the command line names one."""
+    from controller.job_file import load_job
+    from workers.targets.base import TargetConfig
+
+    job = load_job(path)
+    config = _checked(TargetConfig, {**job.target.model_dump(), **target})
+    known = job.model if model is None else job.model.model_copy(update={"id": model})
+    return job.model_copy(update={"target": config, "model": known})
+
+
+def _model_config(model: str, revision: str | None, task: str) -> ModelConfig:
+    from workers.model import ModelConfig
+
+    return _checked(ModelConfig, {"id": model, "revision": revision, "task": task})
 
 
 def _checked(kind: type[M], values: dict[str, Any]) -> M:

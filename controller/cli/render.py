@@ -5,7 +5,15 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from controller.cli.text import format_count, format_ms, format_seconds, format_size, print_lines, print_table
-from controller.results import FOREIGN_TABLE, ExportSummary, FrontRow, JobPlan, ProfileSummary, SearchResult
+from controller.results import (
+    EXTRAPOLATED,
+    FOREIGN_TABLE,
+    ExportSummary,
+    FrontRow,
+    JobPlan,
+    ProfileSummary,
+    SearchResult,
+)
 from controller.study_view import reference_text
 
 
@@ -34,18 +42,23 @@ def render_plan(console: Console, plan: JobPlan) -> None:
     )
     if plan.foreign_table:
         print_lines(console, FOREIGN_TABLE, style="yellow")
+    if plan.extrapolated:
+        print_lines(console, f"{plan.extrapolated} {EXTRAPOLATED}", style="yellow")
 
 
 def render_front(console: Console, result: SearchResult) -> None:
     """Show the front beside the dense model and the uniform policies, and what else is worth knowing."""
-    _rows(console, f"{result.study}: front", result.metric, result.front)
+    _rows(console, f"{result.study}: front", result, result.front)
     if result.baselines:
-        _rows(console, "beside it: dense and uniform policies", result.metric, result.baselines)
+        _rows(console, "beside it: dense and uniform policies", result, result.baselines)
     if result.least_violating:
-        _rows(console, "closest to the constraints", result.metric, result.least_violating)
+        _rows(console, "closest to the constraints", result, result.least_violating)
     hypervolume = "" if result.hypervolume is None else f", hypervolume {result.hypervolume:.4f}"
     measured = "" if result.hypervolume is None else reference_text(result.reference, result.metric)
     print_lines(console, f"{result.trials_done} trials, {len(result.front)} on the front{hypervolume}{measured}")
+    if result.origin is not None:
+        taken_over = sum(row.taken_over for row in result.front)
+        print_lines(console, f"{result.target}; scores of {taken_over} members are taken over from {result.origin}")
     for sentence in () if result.holdout_check is None else result.holdout_check.sentences:
         print_lines(console, sentence)
     if result.picked is not None:
@@ -56,21 +69,29 @@ def render_front(console: Console, result: SearchResult) -> None:
         print_lines(console, f"note: {note}", style="yellow")
     if result.foreign_table:
         print_lines(console, FOREIGN_TABLE, style="yellow")
+    if result.extrapolated:
+        print_lines(console, f"{result.extrapolated} {EXTRAPOLATED}", style="yellow")
     if result.mlflow_address is not None:
         print_lines(console, f"MLflow: {result.mlflow_address}")
+    for further in result.further:
+        render_front(console, further)
 
 
-def _rows(console: Console, title: str, metric: str, rows: Sequence[FrontRow]) -> None:
+def _rows(console: Console, title: str, result: SearchResult, rows: Sequence[FrontRow]) -> None:
     """Show policies; whether they meet the constraints is said only where some do not."""
     with_holdout = any(row.holdout_quality is not None for row in rows)
     with_verdict = not all(row.feasible for row in rows)
-    columns = ["policy", metric, *(["holdout", "gap"] if with_holdout else []), "latency", "of dense", "size"]
+    with_metric = any(row.holdout_metric is not None for row in rows)
+    columns = ["policy", result.metric, *(["holdout", "gap"] if with_holdout else [])]
+    columns += [f"{result.task_metric} on holdout"] if with_metric else []
+    columns += ["latency", "of dense", "size"]
     columns += ["within bounds"] if with_verdict else []
     lines = []
     for row in rows:
         gap = "" if row.search_gap is None else f"{row.search_gap:+.4f}"
         name = f"{row.name} (knee)" if row.knee else row.name
         line = [name, f"{row.quality:.4f}", *([_holdout(row), gap] if with_holdout else [])]
+        line += [_holdout_metric(row)] if with_metric else []
         line += [format_ms(row.latency_ms), f"{row.latency_ratio:.2f}x", format_size(row.size_bytes)]
         lines.append(line + (["yes" if row.feasible else "no"] if with_verdict else []))
     print_table(console, title, columns, lines)
@@ -84,11 +105,25 @@ def _holdout(row: FrontRow) -> str:
     return f"{row.holdout_quality:.4f} ({row.holdout_low:.4f} to {row.holdout_high:.4f})"
 
 
+def _holdout_metric(row: FrontRow) -> str:
+    check = row.holdout_metric
+    return "" if check is None else f"{check.value:.4f} ({check.low:.4f} to {check.high:.4f})"
+
+
 def render_profile(console: Console, summary: ProfileSummary) -> None:
     """Show what a profile run wrote."""
     spread = "" if summary.spread is None else f", median spread {100 * summary.spread:.1f} %"
     print_lines(console, f"{summary.table}: {summary.entries} operators of {summary.target}{spread}")
-    print_lines(console, f"measured on {summary.fingerprint} in {format_seconds(summary.seconds)}")
+    added = f"{summary.added} of them measured now for the {summary.needed} asked for, " if summary.needed else ""
+    print_lines(console, f"{added}measured on {summary.fingerprint} in {format_seconds(summary.seconds)}")
+    if summary.correction_error_pct is not None:
+        print_lines(
+            console,
+            f"correction fitted on {summary.correction_models} whole models; error on models left out: "
+            f"{summary.correction_error_pct:.1f} % (median)",
+        )
+    for note in summary.notes:
+        print_lines(console, f"note: {note}", style="yellow")
 
 
 def render_export(console: Console, report: ExportSummary) -> None:
@@ -117,4 +152,10 @@ def render_export(console: Console, report: ExportSummary) -> None:
     ]
     print_lines(console, f"picked {report.explanation}")
     print_table(console, f"{source} of {report.study}", ("", "dense", "searched", "exported"), rows)
+    if report.unrecovered_quality is not None:
+        print_lines(
+            console,
+            f"recovered: {report.metric} on the holdout {report.unrecovered_quality:.4f} before training, "
+            f"{report.searched_quality:.4f} after",
+        )
     print_lines(console, f"verified: {report.artifact}", style="green")

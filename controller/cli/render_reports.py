@@ -3,7 +3,7 @@
 from rich.console import Console
 
 from controller.cli.text import format_ms, format_size, print_lines, print_table
-from controller.results import FOREIGN_TABLE
+from controller.results import EXTRAPOLATED, FOREIGN_TABLE
 from controller.sensitivity_report import Change, SensitivityReport, UnitSensitivity
 from controller.sweep_report import SweepResult, SweepRow
 
@@ -76,6 +76,8 @@ def render_sweep(console: Console, result: SweepResult) -> None:
     )
     if result.foreign_table:
         print_lines(console, FOREIGN_TABLE, style="yellow")
+    if result.extrapolated:
+        print_lines(console, f"{result.extrapolated} {EXTRAPOLATED}", style="yellow")
 
 
 def _sweep_cells(row: SweepRow) -> tuple[str, ...]:

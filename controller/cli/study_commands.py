@@ -48,20 +48,33 @@ def export(
         str | None, typer.Option("--pick", help='What to take: "fastest within 1% quality".', show_default=False)
     ] = None,
     trial: Annotated[int | None, typer.Option("--trial", min=0, help="Number of a trial.", show_default=False)] = None,
+    recover: Annotated[
+        bool, typer.Option("--recover", help="Train it first, as the job's section recovery says.")
+    ] = False,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Passes over the training examples.", show_default=False)
+    ] = None,
+    tune: Annotated[int, typer.Option("--tune", min=1, help="Trainings to choose from.")] = 1,
     as_json: AsJson = False,
     storage: StorageUrl = None,
 ) -> None:
     """Export a policy as a model, and verify it: the model is loaded afresh, scored and timed."""
     from controller.job import check_study_name
+    from controller.recovery_options import RecoveryOptions
 
     check_study_name(study)
     if (pick is None) == (trial is None):
         raise UsageError('an export takes either --pick or --trial; for example --pick "fastest within 1% quality"')
+    if not recover and (epochs is not None or tune > 1):
+        raise UsageError("--epochs and --tune say how a model is trained; add --recover")
+    recovery = RecoveryOptions(epochs=epochs, tune=tune) if recover else None
     from controller import operations
     from controller.cli.render import render_export
 
     with stdout_for_results():
-        report = operations.run_export(study, storage_or_default(storage), pick=pick, trial=trial, out=out)
+        report = operations.run_export(
+            study, storage_or_default(storage), pick=pick, trial=trial, out=out, recovery=recovery
+        )
     if as_json:
         print_json(report.to_dict())
     else:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from controller.job import Constraints, Objective
 from controller.samplers.context import SamplerContext
+from evaluators.additive import AdditiveCosts
 from evaluators.scores import Costs
 from search_spaces.space import FORMAT_SUFFIX, KEEP_SUFFIX, SearchSpace, UnitSpace
 from search_spaces.units import Unit
@@ -72,6 +73,7 @@ class ChoiceGrid:
         self.base = self.exact(np.zeros(self.units, dtype=np.int64))
         self.increments = self._increments(range(self.units) if shapes is None else shapes)
         """What an option adds to `base`, shape (units, options of the widest unit, costs); NaN where there is none."""
+        self._additive = AdditiveCosts(self.base, self.increments)
         self.is_additive = self._is_additive()
 
     def exact(self, options: Options) -> Floats:
@@ -80,9 +82,7 @@ class ChoiceGrid:
 
     def estimate(self, options: Options) -> Floats:
         """Return the costs of points of shape (..., units) as sums over units; exact where the space is additive."""
-        gathered: Floats = self.increments[np.arange(self.units), options]
-        found: Floats = self.base + gathered.sum(axis=-2)
-        return found
+        return self._additive.of(options)
 
     def parameters(self, options: Options) -> dict[str, Any]:
         """Write a point as parameters."""

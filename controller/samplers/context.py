@@ -31,6 +31,7 @@ class SamplerContext:
         objectives: What the study's values mean, in their order.
         constraints: Bounds that a policy must meet.
         chance_quality: Quality of guessing.
+        may_probe: Whether policies may be asked for on few examples first; not where every trial is counted.
     """
 
     seed: int
@@ -39,6 +40,7 @@ class SamplerContext:
     objectives: tuple[Objective, ...] = (Objective.QUALITY, Objective.LATENCY_MS)
     constraints: Constraints = field(default_factory=Constraints)
     chance_quality: float = 0.0
+    may_probe: bool = True
 
 
 def want_rung(study: optuna.Study, trial: FrozenTrial, rung: int) -> None:

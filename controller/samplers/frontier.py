@@ -52,6 +52,7 @@ class FrontierSampler(GridSampler):
         distributions: The study's distributions, by parameter.
         goal: What counts as a gain.
         seed: Seed of the proposals.
+        may_probe: Whether single changes are scored on few examples first; else what was scored must do.
 
     Reference:
         SPDY, arXiv 2201.13096 (additive losses and exact costs); EvoPress, arXiv 2410.14649 (small moves); Emmerich et
@@ -59,13 +60,20 @@ class FrontierSampler(GridSampler):
     """
 
     def __init__(
-        self, grid: ChoiceGrid, distributions: Mapping[str, BaseDistribution], goal: Goal, *, seed: int
+        self,
+        grid: ChoiceGrid,
+        distributions: Mapping[str, BaseDistribution],
+        goal: Goal,
+        *,
+        seed: int,
+        may_probe: bool = True,
     ) -> None:
         super().__init__(distributions, seed)
         self._grid, self._goal = grid, goal
         self._history = History(grid, goal.quality_index)
         self._model = FrontModel(grid, goal)
-        self._probes = [point_of(grid, label) for label in plan_probes(grid, self._model.labels)]
+        planned = plan_probes(grid, self._model.labels) if may_probe else []
+        self._probes = [point_of(grid, label) for label in planned]
         self._next = 0
         self._threads = ThreadpoolController()
         self._solved: Options = np.zeros((0, grid.units), dtype=np.int64)
@@ -173,7 +181,8 @@ class FrontierSampler(GridSampler):
 def make_frontier(context: SamplerContext) -> BaseSampler:
     """Make the sampler for a study."""
     grid = grid_of(context)
-    return FrontierSampler(grid, distributions_of(context.space), _goal(context), seed=context.seed)
+    distributions = distributions_of(context.space)
+    return FrontierSampler(grid, distributions, _goal(context), seed=context.seed, may_probe=context.may_probe)
 
 
 def _goal(context: SamplerContext) -> Goal:

@@ -1,38 +1,23 @@
 """Operator times from a table, exact on its grid and interpolated within it, added up to a policy's latency."""
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from evaluators.latency.interpolation import GridTime, TimeGrid
 from evaluators.latency.table import LatencyTable
 from evaluators.latency.workload import (
     Operator,
-    OperatorKind,
     Workload,
     fixed_operators,
     layer_operators,
+    operators,
     policy_operators,
     unit_operators,
 )
 from search_spaces.channels import ChannelUnit, CutLayer
 from search_spaces.policy import Choice, Policy
 from search_spaces.units import ModelStructure, Unit
-
-WIDTH_AXES: dict[OperatorKind, tuple[str, ...]] = {
-    OperatorKind.LINEAR: ("in_features", "out_features"),
-    OperatorKind.QUANTIZE: ("features",),
-    OperatorKind.ATTENTION_CORE: ("heads",),
-    OperatorKind.ACTIVATION: ("features",),
-    OperatorKind.LAYER_NORM: ("features",),
-    OperatorKind.EMBEDDING: (),
-    OperatorKind.CONVOLUTION: ("in_channels", "out_channels"),
-    OperatorKind.DEPTHWISE: ("channels",),
-    OperatorKind.STATIC_QUANTIZE: ("channels",),
-    OperatorKind.DEQUANTIZE: ("channels",),
-    OperatorKind.RESIDUAL_ADD: ("channels",),
-}
-"""Axes that pruning changes: only along these does a time lie between its neighbours' times."""
 
 
 class MissingEntryError(KeyError):
@@ -51,16 +36,14 @@ class LatencyPrediction:
         low_ms: Lower bound by the correction's error; equal to the prediction where there is no correction.
         high_ms: Upper bound, likewise.
         corrected: Whether a correction was applied.
+        extrapolated: Whether an operator lies outside what was measured; the bounds then say too little.
     """
 
     latency_ms: float
     low_ms: float
     high_ms: float
     corrected: bool
-
-
-Line = tuple[Operator, str]
-"""Operators that differ along one width axis only: one of them with that axis at 0, and the axis."""
+    extrapolated: bool = False
 
 
 class LatencyPredictor:
@@ -71,22 +54,27 @@ class LatencyPredictor:
         workload: Batch and tokens of a call.
         profile_command: Command that measures what the table lacks, for messages; None writes one with the table's
             target and the workload.
+        allow_extrapolation: Go on beyond the measured sizes, for planning only; `extrapolated` says of which operators
+            that was done.
     """
 
-    def __init__(self, table: LatencyTable, workload: Workload, *, profile_command: str | None = None) -> None:
+    def __init__(
+        self,
+        table: LatencyTable,
+        workload: Workload,
+        *,
+        profile_command: str | None = None,
+        allow_extrapolation: bool = False,
+    ) -> None:
         self.workload = workload
         self.correction = table.correction(workload)
         self._command = profile_command or (
             f"paretrim profile --model MODEL --target {table.target} --batch {workload.batch} "
             f"--sequence-length {workload.sequence_length} --threads {table.fingerprint.threads} --out TABLE.json"
         )
-        self._times = {entry.operator: entry.median_ms for entry in table.entries}
-        self._lines: dict[Line, list[tuple[int, float]]] = defaultdict(list)
-        for operator, time_ms in self._times.items():
-            for axis in WIDTH_AXES[operator.kind]:
-                self._lines[_line(operator, axis)].append((operator.axis(axis), time_ms))
-        for points in self._lines.values():
-            points.sort()
+        self._allow_extrapolation = allow_extrapolation
+        self._grid = TimeGrid({entry.operator: entry.median_ms for entry in table.entries})
+        self._found: dict[Operator, GridTime] = {}
         self._units: dict[tuple[Unit, Choice], float] = {}
         self._shared: dict[tuple[Unit, tuple[Choice, ...]], float] = {}
         self._fixed: tuple[ModelStructure, float] | None = None
@@ -94,37 +82,37 @@ class LatencyPredictor:
     def operator_ms(self, operator: Operator) -> float:
         """Return the time of one operator, without correction.
 
-        Between two measured widths the logarithm of the time is linear in the logarithm of the width.
+        Between measured sizes the logarithm of the time is linear in the logarithm of the size; see `TimeGrid`.
 
         Raises:
-            MissingEntryError: Not measured and not between measured widths.
+            MissingEntryError: Not measured and not between measured sizes.
         """
-        if (exact := self._times.get(operator)) is not None:
-            return exact
-        brackets = [bracket for axis in WIDTH_AXES[operator.kind] if (bracket := self._bracket(operator, axis))]
-        if not brackets:
-            raise MissingEntryError(self._missing([operator]))
-        # Where both widths of a linear operator can be interpolated along, the closer neighbours say more.
-        width, (low, low_ms), (high, high_ms) = min(brackets, key=lambda b: b[2][0] / b[1][0])
-        share = math.log(width / low) / math.log(high / low)
-        return math.exp((1 - share) * math.log(low_ms) + share * math.log(high_ms))
+        return self._time(operator).time_ms
+
+    def extrapolated(self, operators: Iterable[Operator]) -> tuple[Operator, ...]:
+        """Return those of the operators that lie outside what was measured, without repeats.
+
+        Raises:
+            MissingEntryError: An operator has no time at all.
+        """
+        return tuple(operator for operator in dict.fromkeys(operators) if self._time(operator).extrapolated)
 
     def unit_ms(self, unit: Unit, choice: Choice) -> float:
-        """Return a unit's share of a policy's latency: the sum of its operators times the correction's scale.
+        """Return a unit's share of a policy's latency: the sum of its operators, corrected.
 
         The layers of a `ChannelUnit` depend on other units too. Its share is then an estimate: as if the others kept
         the same ratio, and time went with their channels.
         """
         key = (unit, choice)
         if key not in self._units:
-            total = self._scale * self._sum(unit_operators(unit, choice, self.workload).items())
+            total = self.operators_ms(unit_operators(unit, choice, self.workload).items())
             self._units[key] = total * choice.keep / unit.groups if isinstance(unit, ChannelUnit) else total
         return self._units[key]
 
     def fixed_ms(self, structure: ModelStructure) -> float:
-        """Return the share that no policy changes: scaled operators outside units, and the correction's overhead."""
+        """Return the share that no policy changes: operators outside units, and the overhead of a call."""
         if self._fixed is None or self._fixed[0] is not structure:
-            total = self._scale * self._sum(fixed_operators(structure, self.workload).items())
+            total = self.operators_ms(fixed_operators(structure, self.workload).items())
             self._fixed = (structure, total + (self.correction.overhead_ms if self.correction else 0.0))
         return self._fixed[1]
 
@@ -144,25 +132,31 @@ class LatencyPredictor:
 
     def layer_ms(self, cut: CutLayer) -> float:
         """Return the time of a layer between channels, with what its input's format costs."""
-        return self._scale * self._sum(layer_operators(cut, self.workload).items())
+        return self.operators_ms(layer_operators(cut, self.workload).items())
 
     def _shared_ms(self, unit: ChannelUnit, policy: Policy, base_format: str) -> float:
         key = (unit, tuple(policy[name] for name in (unit.name, *unit.inputs)))
         if key not in self._shared:
             counts = policy_operators(unit, policy, base_format, self.workload)
-            self._shared[key] = self._scale * self._sum(counts.items())
+            self._shared[key] = self.operators_ms(counts.items())
         return self._shared[key]
 
     def raw_ms(self, structure: ModelStructure, policy: Policy) -> float:
         """Return the plain sum of operator times, to which corrections are fitted."""
-        corrected = self.policy_ms(structure, policy)
-        return (corrected - self.correction.overhead_ms) / self.correction.scale if self.correction else corrected
+        counts = operators(structure, policy, self.workload)
+        return math.fsum(count * self.operator_ms(operator) for operator, count in counts.items())
 
     def predict(self, structure: ModelStructure, policy: Policy) -> LatencyPrediction:
         """Return the latency of a policy with the bounds that the correction's error gives."""
         latency_ms = self.policy_ms(structure, policy)
         low, high = self.correction.interval(latency_ms) if self.correction else (latency_ms, latency_ms)
-        return LatencyPrediction(latency_ms=latency_ms, low_ms=low, high_ms=high, corrected=self.correction is not None)
+        return LatencyPrediction(
+            latency_ms=latency_ms,
+            low_ms=low,
+            high_ms=high,
+            corrected=self.correction is not None,
+            extrapolated=bool(self.extrapolated(operators(structure, policy, self.workload))),
+        )
 
     def check(self, operators: Iterable[Operator]) -> None:
         """Check that the table answers for all operators.
@@ -179,30 +173,34 @@ class LatencyPredictor:
         if missing:
             raise MissingEntryError(self._missing(missing))
 
-    @property
-    def _scale(self) -> float:
-        return self.correction.scale if self.correction else 1.0
+    def operators_ms(self, counts: Iterable[tuple[Operator, int]]) -> float:
+        """Return the corrected time of operators that each run so many times, without the overhead of a call."""
+        return math.fsum(count * self._corrected_ms(operator) for operator, count in counts)
 
-    def _sum(self, counts: Iterable[tuple[Operator, int]]) -> float:
-        return math.fsum(count * self.operator_ms(operator) for operator, count in counts)
+    def _corrected_ms(self, operator: Operator) -> float:
+        raw_ms = self.operator_ms(operator)
+        return raw_ms if self.correction is None else self.correction.operator_ms(operator, raw_ms)
 
-    def _bracket(self, operator: Operator, axis: str) -> tuple[int, tuple[int, float], tuple[int, float]] | None:
-        """The width and its measured neighbours along one axis, or None outside the grid."""
-        width = operator.axis(axis)
-        points = self._lines.get(_line(operator, axis), [])
-        below = [point for point in points if point[0] < width]
-        above = [point for point in points if point[0] > width]
-        return (width, below[-1], above[0]) if below and above else None
+    def _time(self, operator: Operator) -> GridTime:
+        if operator not in self._found:
+            found = self._grid.find(operator, extrapolate=self._allow_extrapolation)
+            if found is None:
+                raise MissingEntryError(self._missing([operator]))
+            self._found[operator] = found
+        return self._found[operator]
 
-    def _missing(self, operators: list[Operator]) -> str:
-        named = "; ".join(str(operator) for operator in operators[:3])
-        more = f" and {len(operators) - 3} more" if len(operators) > 3 else ""
+    def _missing(self, missing: list[Operator]) -> str:
+        named = "; ".join(str(operator) for operator in missing[:3])
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         return (
-            f"every operator of a policy has a measured time in the table or lies between two; the table lacks "
-            f"{named}{more}; measure with: {self._command}"
+            f"every operator of a policy has a measured time in the table or lies between two{self._ranges(missing)}; "
+            f"the table lacks {named}{more}; measure with: {self._command}"
         )
 
-
-def _line(operator: Operator, axis: str) -> Line:
-    axes = tuple((name, 0 if name == axis else size) for name, size in operator.axes)
-    return Operator(operator.kind, axes, operator.format, operator.function), axis
+    def _ranges(self, missing: list[Operator]) -> str:
+        """What the table does have of the first operator that lies outside a measured range."""
+        for operator in missing:
+            if exceeded := self._grid.exceeded(operator):
+                ranges = " and ".join(f"{low} to {high} {axis}" for axis, (low, high) in sorted(exceeded.items()))
+                return f" ({operator.family} was measured for {ranges})"
+        return ""

@@ -68,6 +68,25 @@ class OperatorKind(StrEnum):
     convolution before it."""
 
 
+_MAP = ("batch", "height", "width")
+_CONVOLUTION = (*_MAP, "kernel", "stride")
+
+AXIS_NAMES: dict[OperatorKind, tuple[str, ...]] = {
+    OperatorKind.LINEAR: ("tokens", "in_features", "out_features"),
+    OperatorKind.QUANTIZE: ("tokens", "features"),
+    OperatorKind.ATTENTION_CORE: ("batch", "sequence", "heads", "queries", "head_dim"),
+    OperatorKind.ACTIVATION: ("tokens", "features"),
+    OperatorKind.LAYER_NORM: ("tokens", "features"),
+    OperatorKind.EMBEDDING: ("tokens", "rows", "features"),
+    OperatorKind.CONVOLUTION: (*_CONVOLUTION, "in_channels", "out_channels"),
+    OperatorKind.DEPTHWISE: (*_CONVOLUTION, "channels"),
+    OperatorKind.STATIC_QUANTIZE: (*_MAP, "channels"),
+    OperatorKind.DEQUANTIZE: (*_MAP, "channels"),
+    OperatorKind.RESIDUAL_ADD: (*_MAP, "channels"),
+}
+"""Axes of an operator of each kind."""
+
+
 @dataclass(frozen=True, slots=True)
 class Operator:
     """One kernel call of one shape: what a row of a latency table is about.
@@ -95,9 +114,13 @@ class Operator:
         """Return the size along one axis."""
         return dict(self.axes)[name]
 
+    @property
+    def family(self) -> str:
+        """The kind with its format or function, in words."""
+        return " ".join(word for word in (self.kind.value, self.format, self.function) if word)
+
     def __str__(self) -> str:
-        words = [self.kind.value, self.format, self.function, *(f"{name}={size}" for name, size in self.axes)]
-        return " ".join(word for word in words if word)
+        return " ".join([self.family, *(f"{name}={size}" for name, size in self.axes)])
 
 
 def unit_operators(unit: Unit, choice: Choice, workload: Workload) -> Counter[Operator]:
@@ -236,6 +259,13 @@ def _channel_operators(
     found: Counter[Operator] = Counter()
     for cut in layers:
         found.update(layer_operators(cut, workload))
+    found.update(sum_operators(unit, choice, workload))
+    return found
+
+
+def sum_operators(unit: ChannelUnit, choice: Choice, workload: Workload) -> Counter[Operator]:
+    """Operators of the residual sums of a unit's feature maps; in float32 they are part of the convolution before."""
+    found: Counter[Operator] = Counter()
     for total in unit.sums if _is_static(choice.format) else ():
         axes = {"batch": workload.batch, "channels": choice.keep, "height": total.height, "width": total.width}
         if total.activation_module is None:

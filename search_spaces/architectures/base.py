@@ -25,6 +25,9 @@ class Architecture(Protocol):
     `model_type` of its transformers configuration.
     """
 
+    normalizes_first: bool = True
+    """Whether a branch normalises its input, and not its sum with the residual stream."""
+
     def prepare(self, model: nn.Module) -> None:
         """Rewire a model, in place and without changing what it computes, where its parts can't be cut as they are.
 
@@ -90,6 +93,7 @@ def structure_of(model: nn.Module) -> ModelStructure:
         tokens=architecture.tokens(config),
         max_tokens=architecture.max_tokens(config),
         stacks=architecture.stacks(model),
+        normalizes_first=architecture.normalizes_first,
     )
 
 

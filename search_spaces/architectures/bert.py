@@ -30,6 +30,8 @@ class Bert(Architecture):
         numbers_after_padding: Whether positions count from the number after the padding token's on (RoBERTa).
     """
 
+    normalizes_first = False
+
     def __init__(self, root: str, head: tuple[str, ...], *, numbers_after_padding: bool = False) -> None:
         self._root, self._head, self._numbers_after_padding = root, head, numbers_after_padding
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class DistilBert(Architecture):
     """Units of DistilBERT with a classification head."""
 
+    normalizes_first = False
+
     def units(self, model: nn.Module) -> tuple[Unit, ...]:
         """The table of words; attention by heads and feed-forward by channels, for each layer."""
         return tuple(_units(model))

@@ -41,7 +41,19 @@ from evaluators.latency.lookup import MissingEntryError
 from evaluators.scores import ScoreError
 from workers.export.artifact import ArtifactError
 
-COMMANDS = ("validate", "schema", "profile", "search", "front", "export", "sensitivity", "sweep", "db")
+COMMANDS = (
+    "validate",
+    "schema",
+    "profile",
+    "calibrate-table",
+    "targets",
+    "search",
+    "front",
+    "export",
+    "sensitivity",
+    "sweep",
+    "db",
+)
 JOB = "name: demo\nmodel: {id: org/model}\ndata: {source: org/data}\n"
 HOSTILE = "[red]x[/red]\x1b[31m\u202e:smile:\nnext"
 
@@ -337,8 +349,8 @@ def test_front_and_export_pass_on_what_they_are_told(serve, monkeypatch):
     assert json.loads(done.stdout)["artifact"] == "out"
     assert calls == [
         ("demo", "sqlite:///env.db", "knee"),
-        ("demo", "sqlite:///x.db", {"pick": None, "trial": 7, "out": Path("o")}),
-        ("demo", "sqlite:///env.db", {"pick": "smallest", "trial": None, "out": Path("o")}),
+        ("demo", "sqlite:///x.db", {"pick": None, "trial": 7, "out": Path("o"), "recovery": None}),
+        ("demo", "sqlite:///env.db", {"pick": "smallest", "trial": None, "out": Path("o"), "recovery": None}),
     ]
 
 
@@ -359,7 +371,7 @@ def test_profile_says_what_it_wrote(serve, tmp_path):
     summary = ProfileSummary(
         target="cpu-onnxruntime", table=tmp_path / "t.json", entries=90, fingerprint="CPU", spread=0.02, seconds=61
     )
-    serve(run_profile=lambda model, target, out, on_progress: summary)
+    serve(run_profile=lambda model, target, out, on_progress, minutes: summary)
     done = run("profile", "--model", "m", "--out", tmp_path / "t.json", "--sequence-length", 32)
     assert done.exit_code == 0
     assert "90 operators of cpu-onnxruntime, median spread 2.0 %" in done.stdout

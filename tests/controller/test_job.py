@@ -20,6 +20,7 @@ from controller.job import (
 )
 from controller.job_file import load_job
 from controller.problems import mask_passwords
+from evaluators.scores import QualityMeasure
 
 SMALLEST = {"name": "demo", "model": {"id": "org/model"}, "data": {"source": "org/data"}}
 
@@ -40,6 +41,7 @@ def test_the_smallest_job_has_defaults_for_the_rest():
     job = parse_job(SMALLEST)
     assert job.objectives == (Objective.QUALITY, Objective.LATENCY_MS)
     assert job.search.sampler == "frontier"
+    assert job.quality is QualityMeasure.METRIC
     assert job.storage.startswith("sqlite:///.paretrim/")
     assert job.mlflow.enabled
     with pytest.raises(ValidationError, match="frozen"):
@@ -67,10 +69,11 @@ def test_all_problems_come_at_once_with_what_was_expected_and_what_came():
     ("changes", "expected"),
     [
         ({"objectives": ["quality", "latncy_ms"]}, "did you mean 'latency_ms'"),
+        ({"quality": "fidelty"}, "did you mean 'fidelity'"),
         ({"objectives": ["quality", "quality", "size_bytes"]}, "must name each objective once"),
         ({"objectives": "quality"}, "write a list"),
         ({"target": {"name": "cpu-onnx"}}, "did you mean 'cpu-onnxruntime'"),
-        ({"space": {"formats": ["w9"]}}, "unknown format 'w9'; supported: fp32"),
+        ({"space": {"formats": ["w9"]}}, "unknown format 'w9'; supported: bf16, fp16, fp32"),
         ({"space": {"keep": [1.5]}}, "keep ratios lie between 0 and 1"),
         ({"search": {"parallel": True}}, "must be a valid integer; got True"),
         ({"search": {"seed": 1.0}}, "must be a valid integer; got 1.0"),
@@ -245,3 +248,9 @@ def test_a_job_made_in_python_gets_absolute_paths(tmp_path):
     assert found.data.source == str(tmp_path / "data/rows.csv")
     assert found.storage == f"sqlite:///{tmp_path}/.paretrim/paretrim.db"
     assert anchored(found, tmp_path / "elsewhere") == found
+
+
+def test_what_quality_means_is_part_of_what_a_study_can_not_change():
+    by_metric, by_fidelity = parse_job(SMALLEST), parse_job({**SMALLEST, "quality": "fidelity"})
+    assert (by_metric.fixed_content()["quality"], by_fidelity.fixed_content()["quality"]) == ("metric", "fidelity")
+    assert by_metric.digest != by_fidelity.digest

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from controller.plots import front_html, front_line, front_png
 from controller.plots_page import script_json
 from controller.report_files import front_json, report_markdown, trials_csv, write_report_files
-from controller.results import HoldoutCheck, LevelGroup, PairedDifference
+from controller.results import HoldoutCheck, LevelGroup, MetricCheck, PairedDifference
 from controller.study_view import PointRole, PointView, StudyView, UnitView, number, size_text
 
 
@@ -151,6 +151,30 @@ def test_files_and_page_are_honest_about_the_holdout(make_view, tmp_path):
     assert data_of(page)["knee"] == {"x": 8.0, "y": 0.915}
     rows = {row["name"]: row for row in csv.DictReader((tmp_path / "trials.csv").read_text().splitlines())}
     assert (rows["trial 1"]["holdout_low"], rows["trial 1"]["holdout_high"]) == ("0.89", "0.94")
+
+
+def test_the_tasks_metric_stands_beside_another_quality(make_view, tmp_path):
+    view = make_view()
+    check = MetricCheck(value=0.91, low=0.89, high=0.93)
+    points = tuple(replace(p, holdout_metric=check) if p.trial == 1 else p for p in view.points)
+    view = replace(view, metric="fidelity", task_metric="accuracy<b>", points=points)
+    write_report_files(view, tmp_path)
+    report = (tmp_path / "report.md").read_text()
+    assert "| policy | fidelity | holdout | gap | accuracy&lt;b&gt; on holdout | latency (ms) |" in report
+    assert "| 0.9150 (0.9000 to 0.9300) | 0.9130 | +0.0020 | 0.9100 (0.8900 to 0.9300) | 8.000 |" in report
+    assert "Fidelity is how far the outputs overlap with the dense model's" in report
+    assert "accuracy&lt;b&gt; on holdout" in (tmp_path / "front.html").read_text()
+    body = json.loads((tmp_path / "front.json").read_text())
+    assert (body["metric"], body["task_metric"]) == ("fidelity", "accuracy<b>")
+    assert [p["holdout_metric"] for p in body["front"]] == [None, {"value": 0.91, "low": 0.89, "high": 0.93}]
+    rows = {row["name"]: row for row in csv.DictReader((tmp_path / "trials.csv").read_text().splitlines())}
+    assert (rows["trial 1"]["holdout_metric"], rows["trial 2"]["holdout_metric"]) == ("0.91", "")
+
+
+def test_reports_by_the_tasks_metric_do_not_speak_of_another(make_view):
+    report = report_markdown(make_view())
+    assert "on holdout" not in report
+    assert "idelity" not in report
 
 
 def test_headline_falls_back_to_the_best_feasible_member(make_view):

@@ -61,7 +61,7 @@ def search(job: JobSpec) -> TrialWorker:
     """Search in this process, and score the front and the baselines on the holdout."""
     priced = price(job, describe(job), lambda *_: None)
     worker = TrialWorker(priced.description.spec)
-    config = _study_config(job, priced, worker)
+    config = _study_config(job, priced, worker, worker.chance_quality)
     search_inline(StudyFactory(config=config, storage=job.storage, cost_of=priced.costs.costs)(), worker)
     repository = Repository(open_database(job.storage))
     summary = summarise(repository, job.name)

@@ -341,6 +341,10 @@ def test_the_job_is_kept_with_the_study(open_study: OpenStudy, repository: Repos
     ("changes", "message"),
     [
         ({"fixed": {"data": {"search": 256}}}, "job.data.search: 512 before, now 256"),
+        (
+            {"fixed": {"data": {"search": 512}, "quality": "fidelity"}},
+            'job.quality: "metric" before, now "fidelity"',
+        ),
         ({"objectives": (Objective.QUALITY, Objective.SIZE_BYTES)}, r'objectives: \["quality", "latency_ms", "size_b'),
         ({"space": simulated_space(2)}, r"space.units.layer.2.feed_forward: \{.*before, now nothing"),
         ({"evaluation_digest": "f"}, 'evaluation: "e" before, now "f"'),
@@ -353,3 +357,9 @@ def test_other_content_under_the_same_name_is_refused_with_the_difference(
     open_study()
     with pytest.raises(StudyConflictError, match=message):
         open_study(**changes)
+
+
+def test_a_study_of_jobs_without_a_word_on_quality_goes_on(open_study: OpenStudy) -> None:
+    """It went by the metric; and what guessing is worth, its last digits apart, the data's digest tells."""
+    open_study(fixed={"data": {"search": 512}, "chance_quality": 0.5123456789})
+    open_study(fixed={"data": {"search": 512}, "quality": "metric", "chance_quality": 0.5123456790})

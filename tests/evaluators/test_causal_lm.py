@@ -10,8 +10,9 @@ import pytest
 import torch
 import transformers
 
-from evaluators import quality
+from evaluators import passes, quality
 from evaluators.quality import QualityEvaluator
+from evaluators.scores import QualityMeasure
 from evaluators.tasks import TASKS, TaskError
 from evaluators.tasks.base import IGNORED
 from workers.data import Columns, DataConfig, DataError, load_splits
@@ -207,6 +208,20 @@ class TestScoring:
             tokens += len(logits)
         assert evaluator.evaluate(flatter).kl_to_dense == pytest.approx(sums / tokens, rel=1e-4)
 
+    def test_fidelity_is_the_mean_over_tokens(self, loaded: LoadedModel) -> None:
+        examples = loaded.task.encode(["a hen", "kaum", "Gummibaum"], [None] * 3, max_length=64)
+        evaluator = QualityEvaluator(loaded.task, examples, batch=2, measure=QualityMeasure.FIDELITY)
+        evaluator.set_dense(evaluator.run(_forward(loaded)))
+
+        def flatter(inputs: Mapping[str, torch.Tensor], calls: int) -> torch.Tensor:
+            return _forward(loaded)(inputs, calls) / 2
+
+        expected = []
+        for example in examples:
+            logits = _forward(loaded)({k: v[None] for k, v in example.inputs.items()}, 1)[0].double()
+            expected.append(float(torch.minimum(logits.softmax(-1), (logits / 2).softmax(-1)).sum(-1).mean()))
+        assert evaluator.evaluate(flatter).per_example == pytest.approx(expected, rel=1e-4)
+
     def test_few_logits_are_kept_of_a_large_vocabulary(
         self, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -216,7 +231,7 @@ class TestScoring:
         whole = QualityEvaluator(loaded.task, examples, batch=4)
         everything = whole.run(_forward(loaded))
         assert everything.logits_MC.shape == (32 * len(windows), 256)
-        monkeypatch.setattr(quality, "_CHUNK_ELEMENTS", 1000)
+        monkeypatch.setattr(passes, "_CHUNK_ELEMENTS", 1000)
         small = QualityEvaluator(loaded.task, examples, batch=4, kept_bytes=3 * 32 * 256 * 4)
         sampled = small.run(_forward(loaded))
         assert sampled.logits_MC.shape == (3 * 32, 256)

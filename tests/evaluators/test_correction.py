@@ -1,60 +1,161 @@
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 
-from evaluators.latency.correction import Correction, fit_affine, fit_correction, fit_scale, leave_one_out
+from evaluators.latency.correction import Correction
+from evaluators.latency.fitting import (
+    FORMS,
+    RIDGE,
+    Form,
+    MeasuredModel,
+    Term,
+    fit_correction,
+    left_out,
+    solve,
+)
+from evaluators.latency.workload import Operator, OperatorKind
+
+LINEAR = Operator.of(OperatorKind.LINEAR, format="fp32", tokens=4, in_features=8, out_features=8)
+NORM = Operator.of(OperatorKind.LAYER_NORM, tokens=4, features=8)
+QUANTIZE = Operator.of(OperatorKind.QUANTIZE, tokens=4, features=8)
+
+
+def model(measured_ms: float, **work: tuple[int, float]) -> MeasuredModel:
+    operators = {"linear": LINEAR, "norm": NORM, "quantize": QUANTIZE}
+    return MeasuredModel(
+        name="m", work=tuple((operators[name], *entry) for name, entry in work.items()), measured_ms=measured_ms
+    )
+
+
+def whole(measured_ms: float, sum_ms: float) -> MeasuredModel:
+    return model(measured_ms, linear=(1, sum_ms))
+
+
+def models_of(count: int, seed: int = 0, noise: float = 0.0, **truth: float) -> list[MeasuredModel]:
+    """Models whose times follow from a correction."""
+    generator = np.random.default_rng(seed)
+    fit = Correction(
+        **{"scale": 1.0, "overhead_ms": 0.0, "models": 2, "median_error_pct": 0, "max_error_pct": 0} | truth
+    )
+    found = []
+    for _ in range(count):
+        work = ((LINEAR, int(generator.integers(1, 40)), 0.3), (NORM, int(generator.integers(1, 13)), 0.1))
+        work = (*work, (QUANTIZE, int(generator.integers(0, 30)), 0.02))
+        time_ms = fit.overhead_ms + sum(count * fit.operator_ms(o, ms) for o, count, ms in work)
+        found.append(MeasuredModel(name="m", work=work, measured_ms=float(time_ms * generator.normal(1, noise))))
+    return found
 
 
 def test_a_scale_alone_is_found_exactly() -> None:
-    fit = fit_correction([1.0, 2.0, 4.0], [1.25, 2.5, 5.0])
+    fit = fit_correction([whole(1.25, 1), whole(2.5, 2), whole(5.0, 4)])
     assert fit.scale == pytest.approx(1.25)
-    assert fit.overhead_ms == 0
+    assert (fit.other_scale, fit.operator_overhead_ms, fit.pair_overhead_ms, fit.overhead_ms) == (None, 0, 0, 0)
     assert fit.max_error_pct == pytest.approx(0, abs=1e-9)
     assert fit.models == 3
 
 
-def test_an_overhead_is_found_exactly() -> None:
-    predicted = [1.0, 2.0, 3.0, 5.0, 8.0]
-    fit = fit_correction(predicted, [0.9 * p + 0.4 for p in predicted])
-    assert (fit.scale, fit.overhead_ms) == (pytest.approx(0.9), pytest.approx(0.4))
-    assert fit.max_error_pct == pytest.approx(0, abs=1e-9)
+@pytest.mark.parametrize(
+    "truth",
+    [
+        {"overhead_ms": 0.8},
+        {"other_scale": 2.0},
+        {"pair_overhead_ms": 0.1},
+        {"operator_overhead_ms": 0.05, "overhead_ms": 0.3},
+        {"scale": 1.3, "pair_overhead_ms": 0.06, "overhead_ms": 0.5},
+    ],
+)
+def test_what_times_are_made_of_is_found(truth: dict[str, float]) -> None:
+    fit = fit_correction(models_of(12, **truth))
+    assert fit.median_error_pct < 1
+    unseen = models_of(30, seed=1, **truth)
+    errors = [fit.overhead_ms + sum(n * fit.operator_ms(o, ms) for o, n, ms in m.work) - m.measured_ms for m in unseen]
+    assert np.abs(errors / np.array([m.measured_ms for m in unseen])).max() < 0.02
 
 
-def test_the_coefficients_solve_the_normal_equations() -> None:
-    generator = np.random.default_rng(0)
-    predicted = generator.uniform(1, 10, 12)
-    measured = (1.1 * predicted + 0.8) * generator.normal(1, 0.02, 12)
-    weight = 1 / measured**2
-    matrix = np.array(
-        [[(weight * predicted**2).sum(), (weight * predicted).sum()], [(weight * predicted).sum(), weight.sum()]]
+def test_noise_alone_gets_no_coefficients_of_its_own() -> None:
+    for seed in range(5):
+        fit = fit_correction(models_of(10, seed=seed, noise=0.01))
+        assert fit.scale == pytest.approx(1, abs=0.03)
+        assert fit.median_error_pct < 3
+
+
+def test_few_models_get_few_coefficients() -> None:
+    fit = fit_correction(models_of(3, pair_overhead_ms=0.2))
+    assert (fit.other_scale, fit.operator_overhead_ms, fit.pair_overhead_ms, fit.overhead_ms) == (None, 0, 0, 0)
+
+
+def test_equal_models_give_a_scale() -> None:
+    fit = fit_correction([whole(t, 2.0) for t in (2.0, 2.2, 1.8, 2.1, 2.0, 2.0, 2.0)])
+    assert fit.scale == pytest.approx(1, abs=0.03)
+    assert fit.operator_overhead_ms == 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_coefficients_minimise_the_squared_errors_with_the_pull(form: Form) -> None:
+    """Against a general minimiser of the definition."""
+    generator = np.random.default_rng(2)
+    design = np.column_stack([*generator.uniform(1, 5, (2, 9)), *generator.integers(1, 20, (2, 9)), np.ones(9)])
+    measured = design @ np.array([1.2, 0.8, 0.05, 0.1, 0.3]) * generator.normal(1, 0.1, 9)
+    share = design / measured[:, None]
+    total = share[:, 0] + share[:, 1]
+    common = total.sum() / (total @ total)
+
+    def spread(free: np.ndarray) -> np.ndarray:
+        full = np.zeros(len(Term))
+        full[0], full[1] = free[0], free[1 if form.apart else 0]
+        full[list(form.overheads)] = free[1 + form.apart :]
+        return full
+
+    def loss(free: np.ndarray) -> float:
+        full = spread(free)
+        scaled = [share[:, 0], share[:, 1]] if form.apart else [total]
+        pulls = [c.mean() * (x - common) for c, x in zip(scaled, free, strict=False)]
+        pulls += [share[:, t].mean() * full[t] for t in form.overheads]
+        return float(((share @ full - 1) ** 2).sum() + RIDGE * len(measured) * np.square(pulls).sum())
+
+    best = minimize(
+        loss, np.full(form.size, 0.1), bounds=[(0, None)] * form.size, method="L-BFGS-B", options={"ftol": 1e-15}
     )
-    vector = np.array([(weight * predicted * measured).sum(), (weight * measured).sum()])
-    assert fit_affine(predicted, measured) == pytest.approx(tuple(np.linalg.solve(matrix, vector)))
-    scale, _ = fit_scale(predicted, measured)
-    assert scale == pytest.approx(vector[0] / matrix[0, 0])
-
-
-def test_a_negative_overhead_is_left_out() -> None:
-    predicted = np.array([2.0, 3.0, 4.0, 6.0])
-    measured = predicted - 1
-    assert fit_affine(predicted, measured) == fit_scale(predicted, measured)
-
-
-def test_equal_predictions_give_a_scale() -> None:
-    predicted, measured = np.full(4, 2.0), np.array([2.0, 2.2, 1.8, 2.1])
-    assert fit_affine(predicted, measured) == fit_scale(predicted, measured)
+    got = solve(form, design, measured)
+    free = [got[0], *([got[1]] if form.apart else []), *got[list(form.overheads)]]
+    assert loss(np.array(free)) <= best.fun * (1 + 1e-6)
+    np.testing.assert_allclose(spread(np.array(free)), got)
 
 
 def test_each_model_is_predicted_from_the_others() -> None:
-    errors = leave_one_out(np.array([1.0, 1.0]), np.array([1.0, 2.0]), affine=False)
-    # Fitted on the second alone the scale is 2, so the first is 100 % off; the other way round 50 %.
-    np.testing.assert_allclose(errors, [100, 50])
+    design = np.outer([1.0, 1.0], [1, 0, 0, 0, 1])
+    predicted = left_out(FORMS[0], design, np.array([1.0, 2.0]))
+    # Fitted on the second alone the scale is 2, on the first alone it is 1.
+    np.testing.assert_allclose(predicted, [2.0, 1.0])
 
 
 def test_the_reported_error_is_that_of_left_out_models() -> None:
-    predicted, measured = [1.0, 2.0, 3.0], [1.0, 2.2, 2.7]
-    errors = leave_one_out(np.array(predicted), np.array(measured), affine=False)
-    fit = fit_correction(predicted, measured)
-    assert (fit.median_error_pct, fit.max_error_pct) == (pytest.approx(np.median(errors)), pytest.approx(errors.max()))
+    fit = fit_correction([whole(1.0, 1.0), whole(2.2, 2.0), whole(2.7, 3.0)])
+    assert [entry.measured_ms for entry in fit.report] == [2.7, 2.2, 1.0]
+    errors = [entry.error_pct for entry in fit.report]
+    assert all(entry.left_out for entry in fit.report)
+    assert (fit.median_error_pct, fit.max_error_pct) == (pytest.approx(np.median(errors)), pytest.approx(max(errors)))
+
+
+def test_the_ends_of_many_models_are_always_seen() -> None:
+    fit = fit_correction(models_of(8, noise=0.05, overhead_ms=0.3))
+    assert [entry.left_out for entry in fit.report] == [False, *[True] * 6, False]
+    assert fit.max_error_pct == pytest.approx(max(e.error_pct for e in fit.report if e.left_out))
+
+
+def test_operators_are_corrected_by_kind() -> None:
+    fit = Correction(
+        scale=2.0,
+        other_scale=3.0,
+        operator_overhead_ms=0.5,
+        pair_overhead_ms=0.25,
+        overhead_ms=9.0,
+        models=4,
+        median_error_pct=0,
+        max_error_pct=0,
+    )
+    assert [fit.operator_ms(o, 1.0) for o in (LINEAR, NORM, QUANTIZE)] == [2.5, 3.5, 3.75]
+    assert fit.model_copy(update={"other_scale": None}).operator_ms(NORM, 1.0) == 2.5
 
 
 def test_the_interval_holds_the_measured_times_within_the_error() -> None:
@@ -63,14 +164,14 @@ def test_the_interval_holds_the_measured_times_within_the_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("predicted", "measured", "message"),
+    ("models", "message"),
     [
-        ([1.0], [1.0], "two or more models"),
-        ([1.0, 2.0], [1.0], "two or more models"),
-        ([1.0, float("nan")], [1.0, 2.0], "finite and above 0"),
-        ([1.0, 2.0], [0.0, 2.0], "finite and above 0"),
+        ([whole(1.0, 1.0)], "two or more models; got 1"),
+        ([whole(1.0, 1.0), whole(2.0, float("nan"))], "finite and above 0"),
+        ([whole(0.0, 1.0), whole(2.0, 2.0)], "finite and above 0"),
+        ([whole(1.0, 0.0), whole(2.0, 2.0)], "finite and above 0"),
     ],
 )
-def test_bad_measurements_are_refused(predicted: list[float], measured: list[float], message: str) -> None:
+def test_bad_measurements_are_refused(models: list[MeasuredModel], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        fit_correction(predicted, measured)
+        fit_correction(models)

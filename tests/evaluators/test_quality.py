@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluators.confidence import bootstrap_interval
-from evaluators.quality import Outputs, QualityEvaluator, kl_divergence, stack_calls
-from evaluators.scores import Costs, Quality, ScoreError, Scores
+from evaluators.divergence import constant_overlap, overlap_by_target
+from evaluators.quality import FidelityError, Outputs, QualityEvaluator, kl_divergence, stack_calls
+from evaluators.rungs import rung_order, rung_sizes
+from evaluators.scores import Costs, Quality, QualityMeasure, ScoreError, Scores
 from evaluators.tasks import TASKS, Example, Task
 
 
@@ -122,6 +124,61 @@ def test_divergence_is_scipys() -> None:
     reference, other = generator.normal(size=(2, 20, 5)) * 3
     expected = rel_entr(softmax(reference, -1), softmax(other, -1)).sum(-1).mean()
     assert kl_divergence(torch.from_numpy(reference), torch.from_numpy(other)) == pytest.approx(expected)
+
+
+class TestFidelity:
+    """Quality by the overlap with the dense outputs."""
+
+    @staticmethod
+    def evaluator(lengths: Sequence[int], dense: torch.Tensor, **changes: Any) -> QualityEvaluator:
+        evaluator = QualityEvaluator(_task(), _examples(lengths), batch=1, measure=QualityMeasure.FIDELITY, **changes)
+        evaluator.set_dense(_outputs(evaluator, dense))
+        return evaluator
+
+    def test_by_hand_and_the_metric_beside_it(self) -> None:
+        dense = torch.tensor([[0.0, 0], [math.log(3), 0], [0, 2]])
+        evaluator = self.evaluator([2, 1, 3], dense)
+        outputs = _outputs(evaluator, torch.tensor([[math.log(3), 0], [0, math.log(3)], [0, 2]]))
+        found = evaluator.score(outputs)
+        assert found.per_example == pytest.approx((0.75, 0.5, 1.0))
+        assert (found.metric, found.value) == ("fidelity", pytest.approx(0.75))
+        assert (found.rung, found.share) == (None, 1.0)
+        metric = evaluator.score(outputs, QualityMeasure.METRIC)
+        assert (metric.metric, metric.per_example) == ("accuracy", (1, 1, 0))
+        assert metric.kl_to_dense == found.kl_to_dense
+        assert evaluator.dense_metric == pytest.approx(1 / 3)
+
+    def test_the_dense_model_has_all_of_it_and_guessing_less(self) -> None:
+        dense = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+        evaluator = self.evaluator([1 + row % 5 for row in range(40)], dense)
+        assert evaluator.score(_outputs(evaluator, dense)).value == 1.0
+        assert evaluator.constant_fidelity == pytest.approx(constant_overlap(dense))
+        assert 0.5 < evaluator.constant_fidelity < 1
+
+    def test_a_rung_is_part_of_the_whole_in_rung_order(self) -> None:
+        dense, other = torch.randn(2, 150, 2, generator=torch.Generator().manual_seed(1))
+        evaluator = self.evaluator([1 + row % 5 for row in range(150)], dense)
+
+        def forward(inputs: Mapping[str, torch.Tensor], _: int) -> torch.Tensor:
+            return other[inputs["input_ids"][:, 0] - 1]
+
+        whole = evaluator.evaluate(forward)
+        assert whole.per_example == pytest.approx(overlap_by_target(dense, other).tolist())
+        order = rung_order(150)
+        for rung, size in enumerate(rung_sizes(150)[:-1]):
+            part = evaluator.evaluate(forward, rung)
+            assert part.per_example == tuple(whole.per_example[row] for row in order[:size])
+            assert (part.metric, part.rung, part.share) == ("fidelity", rung, size / 150)
+
+    def test_nan_is_not_a_score(self) -> None:
+        evaluator = self.evaluator([1, 1], torch.zeros(2, 2))
+        quality = evaluator.score(_outputs(evaluator, torch.tensor([[float("nan"), 0], [0, 0]])))
+        with pytest.raises(ScoreError, match="fidelity must be finite; got nan"):
+            Scores(quality=quality, costs=Costs(latency_ms=1, size_bytes=1)).check_finite()
+
+    def test_outputs_that_can_not_all_be_kept_are_refused(self) -> None:
+        with pytest.raises(FidelityError, match=r"3 targets of 2 classes; got 4 in a split; set quality: metric"):
+            self.evaluator([1, 2, 1, 1], torch.zeros(4, 2), kept_bytes=24)
 
 
 class TestBootstrap:

@@ -2,8 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,10 +15,11 @@ from hypothesis import strategies as st
 
 from evaluators.bar import Bar
 from evaluators.confidence import mean_p_value, reach_p_value
+from evaluators.divergence import overlap_by_target
 from evaluators.quality import QualityEvaluator
 from evaluators.race import mean_of_alike, race
 from evaluators.rungs import rung_order, rung_sizes
-from evaluators.scores import Costs, Quality, ScoreError, Scores
+from evaluators.scores import Costs, Quality, QualityMeasure, ScoreError, Scores
 from evaluators.tasks import TASKS, Example
 
 Rights = np.ndarray[tuple[int], np.dtype[np.bool_]]
@@ -113,7 +115,7 @@ class TestMean:
         assert mean_p_value(np.full(5, 0.1), 100, 0.0) == 0.0
 
 
-def evaluator_of(examples: int, *, difficulty: Sequence[float] | None = None, batch: int = 1) -> QualityEvaluator:
+def evaluator_of(examples: int, **changes: Any) -> QualityEvaluator:
     """A split of two classes, all of whose labels are 1."""
 
     class Config:
@@ -121,7 +123,7 @@ def evaluator_of(examples: int, *, difficulty: Sequence[float] | None = None, ba
 
     rows = [Example(inputs={"input_ids": torch.tensor([row])}, label=1, length=1) for row in range(examples)]
     task = TASKS.get("text-classification")(None, Config())
-    return QualityEvaluator(task, rows, batch=batch, difficulty=difficulty)
+    return QualityEvaluator(task, rows, **{"batch": 1, **changes})
 
 
 def model(right: Sequence[bool] | Rights, seen: set[int] | None = None) -> Any:
@@ -302,6 +304,64 @@ class TestRaceWithoutBounds:
             bar = Bar(threshold=float(reference.mean()), strict=False, reference=tuple(reference.tolist()))
             stopped += race(evaluator, forward, bar).stopped_early
         assert stopped / rounds <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / rounds)
+
+
+class TestRaceByFidelity:
+    """Right or wrong does not count, the overlap with the dense outputs does."""
+
+    dense: ClassVar = 5 * torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
+
+    def evaluator(self) -> QualityEvaluator:
+        found = evaluator_of(400, measure=QualityMeasure.FIDELITY)
+        found.set_dense(found.run(forward_of(self.dense)))
+        return found
+
+    def changed(self, scale: float, generator: torch.Generator) -> torch.Tensor:
+        return self.dense + scale * torch.randn(400, 2, generator=generator)
+
+    def mean_overlap(self, noise: torch.Tensor, scale: float) -> float:
+        return float(overlap_by_target(self.dense, self.dense + scale * noise).mean())
+
+    def test_far_behind_is_stopped_with_an_estimate(self) -> None:
+        evaluator, generator = self.evaluator(), torch.Generator().manual_seed(1)
+        reference = evaluator.evaluate(forward_of(self.changed(0.5, generator)))
+        bar = Bar(threshold=reference.value, strict=True, reference=reference.per_example)
+        worse, better = self.changed(3.0, generator), self.changed(0.2, generator)
+        found = race(evaluator, forward_of(worse), bar)
+        assert (found.metric, found.share, found.per_example) == ("fidelity", 25 / 400, ())
+        whole = evaluator.evaluate(forward_of(worse))
+        assert found.value == pytest.approx(whole.value, abs=0.1)
+        assert found.value < bar.threshold
+        assert found.kl_to_dense == pytest.approx(whole.kl_to_dense, rel=0.8)
+        passed = race(evaluator, forward_of(better), bar)
+        assert without_time(passed) == without_time(evaluator.evaluate(forward_of(better)))
+
+    def test_at_the_bar_about_the_stated_error_is_stopped(self) -> None:
+        """Models as faithful as the one that sets the bar, on other examples; most lose all on a few."""
+        evaluator, generator = self.evaluator(), torch.Generator().manual_seed(2)
+        rounds, stopped = 150, 0
+        for _ in range(rounds):
+            noise = torch.randn(2, 400, 2, generator=generator)
+            noise[torch.rand(2, 400, generator=generator) < 0.7] = 0
+            reference = overlap_by_target(self.dense, self.dense + 2 * noise[0])
+            scale = bisect(partial(self.mean_overlap, noise[1]), float(reference.mean()))
+            bar = Bar(threshold=float(reference.mean()) - 1e-9, strict=False, reference=tuple(reference.tolist()))
+            stopped += race(evaluator, forward_of(self.dense + scale * noise[1]), bar).stopped_early
+        assert stopped / rounds <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / rounds)
+
+
+def forward_of(logits: torch.Tensor) -> Any:
+    """A model with these logits."""
+    return lambda inputs, _: logits[inputs["input_ids"][:, 0]]
+
+
+def bisect(falling: Callable[[float], float], wanted: float) -> float:
+    """Where a falling function reaches a value, from above."""
+    low, high = 0.0, 64.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if falling(middle) > wanted else (low, middle)
+    return low
 
 
 class _Scores:

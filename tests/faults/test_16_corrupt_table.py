@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluators.latency import table as table_module
+from evaluators.latency.lookup import LatencyPredictor, MissingEntryError
+from evaluators.latency.summary import find_oddities
 from evaluators.latency.table import (
     Entry,
     Fingerprint,
@@ -13,8 +14,10 @@ from evaluators.latency.table import (
     Provenance,
     TableError,
     load_table,
+    reading,
 )
-from evaluators.latency.workload import OperatorKind
+from evaluators.latency.table.base import digest_of
+from evaluators.latency.workload import OperatorKind, Workload
 
 ROW = r"entries\[1\] \(linear w8a8 in_features=16 out_features=32 tokens=8\)"
 
@@ -131,6 +134,53 @@ def test_bytes_that_are_no_text_are_refused(path):
 
 
 def test_a_huge_file_is_refused_before_it_is_read(path, monkeypatch):
-    monkeypatch.setattr(table_module, "MAX_FILE_BYTES", 100)
+    monkeypatch.setattr(reading, "MAX_FILE_BYTES", 100)
     with pytest.raises(TableError, match="at most 100 bytes; got"):
         load_table(path)
+
+
+def test_a_table_of_one_point_answers_for_it_alone(tmp_path):
+    table = load_table_of(tmp_path, entry(16))
+    predictor = LatencyPredictor(table, Workload(batch=1, sequence_length=8), allow_extrapolation=True)
+    assert predictor.operator_ms(entry(16).operator) == 0.5
+    with pytest.raises(MissingEntryError, match=r"linear w8a8 was measured for 16 to 16 out_features\).*lacks linear"):
+        predictor.operator_ms(entry(32).operator)
+    assert "answers for what it holds and for nothing else" in " ".join(find_oddities(table))
+
+
+def test_zero_spread_is_no_error_and_is_said(tmp_path):
+    table = load_table_of(tmp_path, *(entry(size).model_copy(update={"spread_ms": 0.0}) for size in (16, 32)))
+    assert [e.relative_spread for e in table.entries] == [0.0, 0.0]
+    assert "all took the same time" in " ".join(find_oddities(table))
+
+
+def test_axes_that_the_kind_does_not_have_are_refused(path):
+    alter(path, lambda body: body["entries"][1]["axes"].pop("tokens"))
+    with pytest.raises(TableError, match="the axes of linear are tokens, in_features, out_features; got in_features"):
+        load_table(path)
+
+
+def test_a_file_of_a_release_with_fewer_fields_is_read(path):
+    before = load_table(path)
+
+    def strip(body):
+        del body["fingerprint"]["driver"], body["provenance"]["sources"]
+        rows = [_without_checksum(row) for row in body["entries"]]
+        body["checksum"] = digest_of({**_without_checksum(body), "entries": rows})
+
+    alter(path, strip)
+    assert load_table(path) == before
+
+
+def _without_checksum(fields):
+    return {key: value for key, value in fields.items() if key != "checksum"}
+
+
+def load_table_of(folder, *entries):
+    LatencyTable(
+        target="cpu-onnxruntime",
+        fingerprint=Fingerprint(device="x", runtime="onnxruntime", runtime_version="1", threads=1, os="Linux"),
+        provenance=Provenance(measured_at="2026-01-01T00:00:00+00:00", rounds=1),
+        entries=entries,
+    ).save(folder / "one.json")
+    return load_table(folder / "one.json")

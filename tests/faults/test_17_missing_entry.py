@@ -90,3 +90,42 @@ def test_a_failed_lookup_is_not_remembered_as_a_time():
     for _ in range(2):
         with pytest.raises(MissingEntryError, match="the table lacks"):
             predictor.unit_ms(UNIT, Choice(64, "fp32"))
+
+
+def test_more_tokens_than_were_measured_names_the_range_and_the_command():
+    measured = [operators(STRUCTURE, DENSE, Workload(batch=1, sequence_length=n)) for n in (32, 512)]
+    table = table_without(3)
+    rows = tuple(
+        table.entries[0].model_copy(
+            update={"kind": o.kind, "format": o.format, "function": o.function, "axes": dict(o.axes)}
+        )
+        for counts in measured
+        for o in counts
+    )
+    predictor = LatencyPredictor(table.model_copy(update={"entries": rows}), Workload(batch=1, sequence_length=4096))
+    with pytest.raises(
+        MissingEntryError,
+        match=r"lies between two \(linear fp32 was measured for 32 to 512 tokens\); the table lacks linear fp32 .*"
+        r"tokens=4096; measure with: paretrim profile .*--sequence-length 4096",
+    ):
+        predictor.policy_ms(STRUCTURE, DENSE)
+    between = LatencyPredictor(table.model_copy(update={"entries": rows}), Workload(batch=1, sequence_length=100))
+    assert between.policy_ms(STRUCTURE, DENSE) == pytest.approx(3.0)
+    assert not between.predict(STRUCTURE, DENSE).extrapolated
+
+
+def test_extrapolation_has_to_be_asked_for_and_is_said():
+    table = table_without(3)
+    rows = tuple(
+        entry.model_copy(update={"axes": {**entry.axes, "tokens": tokens}, "median_ms": float(tokens)})
+        for entry in table.entries
+        for tokens in (8, 16)
+    )
+    workload = Workload(batch=1, sequence_length=32)
+    predictor = LatencyPredictor(table.model_copy(update={"entries": rows}), workload, allow_extrapolation=True)
+    found = predictor.predict(STRUCTURE, DENSE)
+    assert found.extrapolated
+    assert found.latency_ms == pytest.approx(3 * 32)
+    assert len(predictor.extrapolated(operators(STRUCTURE, DENSE, workload))) == 3
+    with pytest.raises(MissingEntryError, match="linear w4"):
+        predictor.policy_ms(STRUCTURE, Policy({"f": Choice(64, "w4")}))

@@ -39,6 +39,7 @@ CHANGES = [
     ({"runtime": "tensorrt"}, "runtime: 'tensorrt' there, 'onnxruntime' here"),
     ({"runtime_version": "0.1"}, "runtime_version: '0.1' there"),
     ({"threads": 64}, "threads: 64 there, 1 here"),
+    ({"driver": "550.54"}, "driver: '550.54' there, None here"),
     ({"os": "Plan 9"}, "os: 'Plan 9' there"),
 ]
 

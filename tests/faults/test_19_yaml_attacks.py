@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from controller.job import JobError
-from controller.job_file import MAX_BYTES, MAX_DEPTH, MAX_ENTRIES, load_job
+from controller.job_file import load_job
+from controller.plain_file import MAX_BYTES, MAX_DEPTH, MAX_ENTRIES
 
 JOB = "name: demo\nmodel: {id: org/model}\ndata: {source: org/data}\n"
 STEPS = zip("abcdefgh", "bcdefghi", strict=True)

@@ -7,11 +7,15 @@ import json
 import re
 
 import pytest
+from typer.testing import CliRunner
 
+from controller.cli.app import app
 from controller.plots import front_html, front_png
 from controller.report_files import csv_cell, front_json, report_markdown, trials_csv
 from controller.tracking import Tracker
 from controller.tracking_content import study_note
+from evaluators.latency.table import Entry, Fingerprint, LatencyTable, Provenance, Source
+from evaluators.latency.workload import OperatorKind
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # mlflow's models
 
@@ -99,3 +103,43 @@ def test_mlflow_takes_all_of_it(make_view, outbox, tmp_path):
     assert tracker.flush(30)
     tracker.stop(10)
     assert lines == []
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_the_terminal_shows_a_table_of_it_as_text(tmp_path, text):
+    row = Entry(
+        kind=OperatorKind.ACTIVATION,
+        function=text,
+        format=text,
+        axes={"tokens": 8, "features": 8},
+        median_ms=1.0,
+        spread_ms=0.1,
+        repeats=3,
+        working_set_bytes=0,
+    )
+    wider = row.model_copy(update={"axes": {"tokens": 8, "features": 64}, "median_ms": 0.1})
+    source = Source(
+        name=text,
+        url=text,
+        licence=text,
+        file=text,
+        file_sha256="0" * 64,
+        rows=1,
+        unit="ms",
+        unit_basis="stated",
+        assumptions=(text,),
+    )
+    table = LatencyTable(
+        target=text,
+        fingerprint=Fingerprint(device=text, flags=(text,), runtime=text, runtime_version=text, threads=1, os=text),
+        provenance=Provenance(measured_at=text, clocks=text, notes=(text,), sources=(source,)),
+        entries=(row, wider),
+    )
+    table.save(tmp_path / "t.json")
+    table.model_copy(update={"entries": (wider,)}).save(tmp_path / "u.json")
+    path, other = str(tmp_path / "t.json"), str(tmp_path / "u.json")
+    for command in (["show", path], ["check", path], ["diff", path, other], ["merge", path, other, "-o", f"{path}3"]):
+        done = CliRunner().invoke(app, ["table", *command])
+        assert done.exit_code == 0, done.stderr
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202e]", done.stdout)
+    assert json.loads(CliRunner().invoke(app, ["table", "show", path, "--json"]).stdout)["target"] == text

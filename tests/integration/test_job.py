@@ -63,6 +63,58 @@ def test_search_gives_a_front_beside_baselines_scored_on_the_holdout(searched):
     assert not any(a != b and a[0] >= b[0] and a[1] >= b[1] for a in points for b in points)
 
 
+@pytest.fixture(scope="module")
+def searched_by_fidelity(tiny_text, tmp_path_factory):
+    """A finished search of the text model by its outputs: its folder and what the command printed."""
+    folder = tmp_path_factory.mktemp("faithful")
+    job = write_job(tiny_text, folder, quality="fidelity", constraints={"max_quality_drop": 0.9})
+    return folder, json.loads(run("search", job, "--json", cwd=folder).stdout)
+
+
+def test_a_search_by_fidelity_reports_the_metric_on_the_holdout(searched_by_fidelity):
+    folder, result = searched_by_fidelity
+    assert (result["metric"], result["task_metric"]) == ("fidelity", "accuracy")
+    dense = result["baselines"][0]
+    assert (dense["quality"], dense["holdout_quality"], dense["holdout_metric"]["value"]) == (1.0, 1.0, 1.0)
+    assert 0.5 < result["reference"]["quality"] < 1
+    for row in (*result["front"], *result["baselines"]):
+        check = row["holdout_metric"]
+        assert check["low"] <= check["value"] <= check["high"]
+        assert (64 * check["value"]) % 1 == 0
+        assert row["holdout_low"] <= row["holdout_quality"] <= row["holdout_high"]
+    assert any(0 < row["quality"] < 1 for row in result["front"])
+    shown = run("front", "tiny", "--storage", f"sqlite:///{folder}/paretrim.db", cwd=folder).stdout
+    assert "accuracy on" in shown
+    assert "fidelity" in shown
+    body = json.loads((folder / "reports" / "tiny" / "front.json").read_text())
+    assert [p["holdout_metric"]["value"] for p in body["baselines"]] == [
+        row["holdout_metric"]["value"] for row in result["baselines"]
+    ]
+    assert "accuracy on holdout" in (folder / "reports" / "tiny" / "report.md").read_text()
+
+
+def test_a_search_by_fidelity_goes_on_as_it_began(searched_by_fidelity, tiny_text):
+    folder, before = searched_by_fidelity
+    after = json.loads(run("search", "job.yaml", "--json", cwd=folder).stdout)
+    assert (after["front"], after["trials_done"]) == (before["front"], before["trials_done"])
+    (folder / "other").mkdir()
+    same = {"storage": f"sqlite:///{folder}/paretrim.db", "constraints": {"max_quality_drop": 0.9}}
+    other = write_job(tiny_text, folder / "other", **same)
+    done = run("search", other, cwd=folder, code=2)
+    assert 'job.quality: "fidelity" before, now "metric"' in done.stderr
+
+
+def test_a_pick_by_fidelity_is_verified_by_the_metric(searched_by_fidelity):
+    folder, result = searched_by_fidelity
+    options = ["--storage", f"sqlite:///{folder}/paretrim.db", "--json"]
+    done = run("export", "tiny", "--pick", "fastest within 90% quality", "--out", "best", *options, cwd=folder)
+    report = json.loads(done.stdout)
+    row = next(row for row in result["front"] if row["policy_digest"] == report["policy_digest"])
+    assert (report["metric"], report["dense_quality"]) == ("accuracy", 1.0)
+    assert report["searched_quality"] == pytest.approx(row["holdout_metric"]["value"])
+    assert report["exported_quality"] == pytest.approx(report["searched_quality"], abs=0.04)
+
+
 def test_search_again_answers_from_the_database(searched):
     folder, before = searched
     after = json.loads(run("search", "job.yaml", "--json", cwd=folder).stdout)

@@ -181,7 +181,7 @@ class TestConfig:
     def test_empty_lists_and_unknown_formats_are_refused(self) -> None:
         with pytest.raises(ValidationError, match="at least 1 item"):
             SpaceConfig(keep=())
-        with pytest.raises(ValidationError, match=r"unknown format 'int3'; supported: fp32, w4, w4g128, w8, w8a8"):
+        with pytest.raises(ValidationError, match=r"unknown format 'int3'; supported: bf16, fp16, fp32, .*w8a8"):
             SpaceConfig(formats=("int3",))
 
 

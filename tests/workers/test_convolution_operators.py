@@ -5,7 +5,8 @@ import onnx
 import pytest
 
 from evaluators.latency.workload import Operator, OperatorKind
-from workers.targets.onnxruntime_cpu import OnnxRuntimeCpu, copies_of, open_session, weight_bytes
+from workers.targets.copies import copies_of, weight_bytes
+from workers.targets.onnxruntime_cpu import OnnxRuntimeCpu, open_session
 from workers.targets.onnxruntime_graphs import build_graph
 
 _MAP = {"batch": 2, "channels": 16, "height": 6, "width": 5}

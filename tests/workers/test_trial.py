@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from evaluators.bar import Bar
+from evaluators.divergence import constant_overlap
 from evaluators.rungs import rung_order, rung_sizes
-from evaluators.scores import ScoreError
+from evaluators.scores import QualityMeasure, ScoreError
 from evaluators.size import size_bytes
 from search_spaces.policy import Choice, Policy, PolicyError
 from workers import calibrate
@@ -26,6 +28,12 @@ def job(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(scope="module")
 def worker(job: Any, tmp_path_factory: pytest.TempPathFactory) -> TrialWorker:
     return TrialWorker(job.spec(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="module")
+def faithful(job: Any, worker: TrialWorker) -> TrialWorker:
+    """Another worker on the same files, to which quality is fidelity."""
+    return TrialWorker(job.spec(worker.spec.cache_dir, quality=QualityMeasure.FIDELITY))
 
 
 def _request(policy: Policy, split: Split = Split.SEARCH) -> TrialRequest:
@@ -131,6 +139,54 @@ def test_stacked_calls_score_as_single_ones(job: Any, tmp_path: Path) -> None:
             with torch.inference_mode():
                 single = model(**{name: value[part] for name, value in call.inputs.items()}).logits
             torch.testing.assert_close(stacked[list(call.rows[part])], single, rtol=1e-4, atol=1e-4)
+
+
+class TestFidelity:
+    """Quality by the overlap with the dense outputs."""
+
+    def test_scores_are_overlaps_and_not_taken_for_those_by_the_metric(
+        self, worker: TrialWorker, faithful: TrialWorker
+    ) -> None:
+        assert (worker.metric, faithful.metric) == ("accuracy", "fidelity")
+        assert faithful.evaluation_digest != worker.evaluation_digest
+        assert faithful.digest_of(QualityMeasure.METRIC) == worker.evaluation_digest
+        assert worker.digest_of(QualityMeasure.FIDELITY) == faithful.evaluation_digest
+        policy = worker.space.uniform_policies()["keep 0.5, w8a8"]
+        dense, logits = (worker.logits(p, Split.SEARCH) for p in (worker.space.dense_policy(), policy))
+        found = faithful.evaluate(_request(policy)).scores
+        expected = torch.minimum(dense.double().softmax(-1), logits.double().softmax(-1)).sum(-1).tolist()
+        assert found.quality.per_example == pytest.approx(expected)
+        assert found.quality.metric == "fidelity"
+        assert found.task_metric is None
+        assert faithful.evaluate(_request(worker.space.dense_policy())).scores.quality.value == 1.0
+
+    def test_on_the_holdout_the_metric_stands_beside_it(self, worker: TrialWorker, faithful: TrialWorker) -> None:
+        policy = worker.space.uniform_policies()["keep 0.5, w8a8"]
+        found = faithful.evaluate(_request(policy, Split.HOLDOUT)).scores
+        metric = worker.evaluate(_request(policy, Split.HOLDOUT)).scores.quality
+        assert found.task_metric is not None
+        assert dataclasses.replace(found.task_metric, seconds=0) == dataclasses.replace(metric, seconds=0)
+        assert found.quality.metric == "fidelity"
+        assert worker.evaluate(_request(policy, Split.HOLDOUT)).scores.task_metric is None
+
+    def test_guessing_is_worth_less_than_the_dense_model(self, worker: TrialWorker, faithful: TrialWorker) -> None:
+        assert worker.chance_quality == worker.chance_metric == faithful.chance_metric
+        dense = worker.logits(worker.space.dense_policy(), Split.SEARCH)
+        classes = dense.shape[-1]
+        assert faithful.chance_quality == pytest.approx(constant_overlap(dense))
+        assert 1 / classes < faithful.chance_quality < 1
+
+    def test_rungs_and_races_go_by_fidelity(self, worker: TrialWorker, faithful: TrialWorker) -> None:
+        dense = faithful.evaluate(_request(worker.space.dense_policy())).scores.quality
+        policy = worker.space.smallest_policy()
+        whole = faithful.evaluate(_request(policy)).scores.quality
+        part = faithful.evaluate(dataclasses.replace(_request(policy), rung=0)).scores.quality
+        order = rung_order(len(whole.per_example))
+        assert part.per_example == tuple(whole.per_example[row] for row in order[: len(part.per_example)])
+        bar = Bar(threshold=1.0, strict=False, reference=dense.per_example)
+        raced = faithful.evaluate(dataclasses.replace(_request(policy), bar=bar)).scores.quality
+        assert raced.stopped_early
+        assert raced.metric == "fidelity"
 
 
 class TestWorkload:

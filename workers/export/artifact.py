@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from search_spaces.policy import Policy
 from workers.export.onnx import ExportError, export_onnx
 from workers.export.verify import Measurement, SplitMeasurement, VerifyRequest, verify_in_fresh_process
 from workers.protocol import Split, WorkerSpec
+from workers.recover import RecoveryReport
 from workers.trial import TrialWorker, workload_of
 
 SCHEMA_VERSION = 1
@@ -68,6 +70,8 @@ class ExportReport(BaseModel):
         foreign_table: Whether the latency table was measured on other hardware than this.
         metric_tolerance: Largest gap of the metric that was allowed, as a fraction.
         created: Time of the export, UTC.
+        recovery: What training did to the model, which then stands for the searched one; None without it.
+        files: SHA-256 of every other file as it was verified, by name; the card is not among them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -99,6 +103,8 @@ class ExportReport(BaseModel):
     foreign_table: bool
     metric_tolerance: float
     created: str
+    recovery: RecoveryReport | None = None
+    files: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +118,8 @@ class ExportRequest:
         policy: The policy.
         out: Folder of the artifact; it must not exist, or be empty.
         render_card: Writes the model card from the report.
+        recovery: What training did to the model that the worker has adopted for the policy; None without it.
+        texts: Further files that go along, name to content.
     """
 
     spec: WorkerSpec
@@ -120,6 +128,8 @@ class ExportRequest:
     policy: Policy
     out: Path
     render_card: Callable[[ExportReport], str]
+    recovery: RecoveryReport | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 def check_place(out: Path) -> None:
@@ -149,13 +159,21 @@ def export_artifact(worker: TrialWorker, request: ExportRequest) -> ExportReport
         folder = Path(made) / "artifact"
         folder.mkdir()
         _write_files(worker, request.policy, folder)
+        for name, text in request.texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
         measured = verify_in_fresh_process(_verify_request(worker, request, folder, Path(scratch)))
-        report = _report(worker, request, measured)
+        report = _report(worker, request, measured).model_copy(update={"files": file_digests(folder)})
         _check(report)
         (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(request.render_card(report), encoding="utf-8")
         folder.replace(request.out)
     return report
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a folder by its name within; hexadecimal."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def _write_files(worker: TrialWorker, policy: Policy, folder: Path) -> None:
@@ -237,6 +255,7 @@ def _report(worker: TrialWorker, request: ExportRequest, measured: Measurement) 
         foreign_table=bool(worker.foreign),
         metric_tolerance=max(METRIC_TOLERANCE, min(MOST_TOLERANCE, EXAMPLES_TOLERANCE / examples)),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        recovery=request.recovery,
     )
 
 

@@ -30,6 +30,7 @@ def render_card(
         f"# {_plain(_short(spec.model.id))}, compressed by Paretrim\n",
         _summary(report, spec),
         _table(report),
+        *_recovery(report),
         "## Policy\n",
         _policy_table(structure, policy),
         "## Files\n",
@@ -120,6 +121,19 @@ def _table(report: ExportReport) -> str:
         ("cosine of logits, holdout", "", f"{holdout.cosine:.5f}", ""),
     ]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def _recovery(report: ExportReport) -> list[str]:
+    """What training did, before it and after, on both splits."""
+    found = report.recovery
+    if found is None:
+        return []
+    splits = "; ".join(f"{name} {found.before[name]:.4f} to {found.after[name]:.4f}" for name in found.after)
+    return [
+        "## Recovery\n",
+        f"Trained for {found.best_step} of {found.steps} steps on {found.examples} examples, in the formats that ship: "
+        f"{report.metric} as searched to {report.metric} as trained: {splits}.\n",
+    ]
 
 
 def _policy_table(structure: ModelStructure, policy: Policy) -> str:

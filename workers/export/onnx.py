@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from evaluators.tasks import Task
+from workers.export.compare import name_layer_outputs
+from workers.export.onnx_failure import find_obstacle
 from workers.export.onnx_layers import OPSET, onnx_layers
 
 _NOISY_LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir")
@@ -61,8 +63,13 @@ def export_onnx(model: nn.Module, task: Task, inputs: Mapping[str, Tensor], path
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
-            raise ExportError(f"the model has no ONNX form: {error}") from error
+            raise ExportError(
+                f"the model has no ONNX form: {find_obstacle(error, wrapped, model)}; replace it in the model, or "
+                "export to a Hugging Face folder alone"
+            ) from error
+        name_layer_outputs(program.model, prefix="model")
         _strip(program.model)
+        keep_sums_apart(program.model)
         program.save(str(path))
 
 
@@ -72,6 +79,22 @@ def _strip(model: Any) -> None:
         node.metadata_props.clear()
         for value in node.outputs:
             value.metadata_props.clear()
+
+
+def keep_sums_apart(model: Any) -> None:
+    """Write residual additions in front of layer normalisations as `Sum`, which ONNX Runtime does not fuse with them.
+
+    Its fused kernel, SkipLayerNormalization, takes several times as long on a CPU as the two apart: see
+    `benchmarks.layer_norm`.
+
+    Args:
+        model: The exporter's intermediate representation, changed in place.
+    """
+    for node in model.graph.all_nodes():
+        if node.op_type == "LayerNormalization":
+            producer = node.inputs[0].producer()
+            if producer is not None and producer.op_type == "Add" and producer.domain == "":
+                producer.op_type = "Sum"
 
 
 @contextmanager

@@ -46,13 +46,14 @@ class OnnxFloatConvolution(nn.Module):
 
     def __init__(self, layer: FloatConvolution) -> None:
         super().__init__()
-        self.layer = layer
-        self.stride, self.dilation, self.kernel_size = layer.stride, layer.dilation, layer.kernel_size
+        self.weight, self.bias, self.reads_codes = layer.weight, layer.bias, layer.reads_codes
+        self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
+        self.kernel_size, self.groups = layer.kernel_size, layer.groups
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve; shape (B, C, H, W) to (B, O, H', W')."""
-        found: Tensor = self.layer(input.clamp(-_LARGE, _LARGE) if self.layer.reads_codes else input)
-        return found
+        kept = input.clamp(-_LARGE, _LARGE) if self.reads_codes else input
+        return nn.functional.conv2d(kept, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class OnnxStaticConvolution(nn.Module):

@@ -28,6 +28,8 @@ class OnnxInt8Linear(nn.Module):
     codes_KO: Tensor
     scale_O: Tensor
     bias_O: Tensor | None
+    weight: None = None
+    """There is no such tensor; T5 asks for its type."""
 
     def __init__(self, layer: DynamicInt8Linear) -> None:
         super().__init__()
@@ -62,6 +64,8 @@ class OnnxInt4Linear(nn.Module):
     scale_X: Tensor
     zeros_X: Tensor
     bias_O: Tensor | None
+    weight: None = None
+    """There is no such tensor; T5 asks for its type."""
 
     def __init__(self, layer: BlockInt4Linear) -> None:
         super().__init__()

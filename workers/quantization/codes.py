@@ -14,13 +14,16 @@ from torch import Tensor
 
 from search_spaces.formats import Format
 
+FLOAT8_MAX = 448
+"""Largest e4m3 number."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Codes:
     """A quantized weight: weight = (codes - zeros) * scale, blockwise along K.
 
     Attributes:
-        codes_OK: int8 where symmetric, uint8 elsewhere.
+        codes_OK: int8 where symmetric, uint8 elsewhere; float8_e4m3fn in formats of such codes.
         scale_ON: float32, one for each row and block; N = 1 for one scale a row.
         zeros_ON: uint8, or None where symmetric.
         block: Columns that share a scale; K where there is one scale a row.
@@ -50,18 +53,22 @@ class Grid:
         zeros_O: Code of the value 0, float32; 0 where symmetric.
         low: Smallest code.
         high: Largest code.
+        is_float8: Whether codes are e4m3 numbers; else they are integers.
     """
 
     scale_O: Tensor
     zeros_O: Tensor
     low: int
     high: int
+    is_float8: bool = False
 
     def codes(self, weight: Tensor) -> Tensor:
         """Nearest codes of weights of shape (O,) or (O, G), as float32."""
         scale, zeros = self.scale_O, self.zeros_O
         if weight.ndim == 2:
             scale, zeros = scale[:, None], zeros[:, None]
+        if self.is_float8:
+            return torch.clamp(weight.float() / scale, self.low, self.high).to(torch.float8_e4m3fn).float()
         return torch.clamp(torch.round(weight.float() / scale) + zeros, self.low, self.high)
 
     def values(self, codes: Tensor) -> Tensor:
@@ -74,10 +81,15 @@ class Grid:
 def fit_grid(weight_OG: Tensor, target: Format) -> Grid:
     """Choose scale and zero point of each row from its range.
 
-    Symmetric formats use -(2^(b-1) - 1) to 2^(b-1) - 1 around 0; affine ones 0 to 2^b - 1 over a range that holds 0.
+    Symmetric formats use -(2^(b-1) - 1) to 2^(b-1) - 1 around 0; affine ones 0 to 2^b - 1 over a range that holds 0;
+    e4m3 all of its range, -448 to 448.
     """
     levels = 2**target.weight_bits - 1
     weight_OG = weight_OG.float()
+    if target.is_float8:
+        scale_O = _positive(weight_OG.abs().amax(1) / FLOAT8_MAX)
+        zeros_O = torch.zeros_like(scale_O)
+        return Grid(scale_O=scale_O, zeros_O=zeros_O, low=-FLOAT8_MAX, high=FLOAT8_MAX, is_float8=True)
     if target.symmetric:
         high = levels // 2
         scale_O = weight_OG.abs().amax(1) / high
@@ -112,11 +124,18 @@ def collect(weight_OK: Tensor, target: Format, quantize_block: Callable[[int, in
         grids.append(grid)
         codes.append(codes_OG)
     return Codes(
-        codes_OK=torch.cat(codes, 1).to(torch.int8 if target.symmetric else torch.uint8),
+        codes_OK=torch.cat(codes, 1).to(code_type(target)),
         scale_ON=torch.stack([grid.scale_O for grid in grids], 1),
         zeros_ON=None if target.symmetric else torch.stack([grid.zeros_O for grid in grids], 1).to(torch.uint8),
         block=block,
     )
+
+
+def code_type(target: Format) -> torch.dtype:
+    """Type that codes of a format are kept in."""
+    if target.is_float8:
+        return torch.float8_e4m3fn
+    return torch.int8 if target.symmetric else torch.uint8
 
 
 def round_to_nearest(weight_OK: Tensor, target: Format) -> Codes:

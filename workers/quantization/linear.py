@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from search_spaces.formats import ActivationPrecision, Format
 from workers.quantization.codes import Codes
+from workers.quantization.float_linear import FLOAT_TYPES, RoundedInt4Linear, RoundedLinear
+from workers.quantization.row_linear import RowFloat8Linear, RowInt8Linear
 
 _NEGLIGIBLE = 1e-30
 """Blocks of inputs no larger than this count as zero: the inverse of their scale would overflow."""
@@ -125,7 +127,7 @@ class DynamicInt8Linear(nn.Module):
     ) -> None:
         super().__init__()
         self.scope = scope
-        self._shared = shared or SharedInput(readers=1)
+        self.shared = shared or SharedInput(readers=1)
         self.register_buffer("codes_OK", codes.codes_OK)
         self.register_buffer("scale_O", codes.scale_ON[:, 0])
         self.register_buffer("bias_O", bias_O)
@@ -133,8 +135,9 @@ class DynamicInt8Linear(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Multiply; shape (..., K) to (..., O)."""
-        integers = input.device.type == "cpu" and has_int8_products()
-        codes = self._shared.codes(input, self.scope.calls(input.shape[0]), integers=integers)
+        # Of a single column torch._int_mm makes garbage: the transposed weight looks contiguous.
+        integers = input.device.type == "cpu" and has_int8_products() and self.codes_OK.shape[1] > 1
+        codes = self.shared.codes(input, self.scope.calls(input.shape[0]), integers=integers)
         scaled_CXO = self._products(codes).mul_(codes.scale_C1[:, :, None] * self.scale_O)
         if self.bias_O is not None:
             scaled_CXO += self.bias_O
@@ -153,6 +156,16 @@ class DynamicInt8Linear(nn.Module):
 def has_int8_products() -> bool:
     """Whether products of int8 matrices are exact and fast here: not so on processors without VNNI instructions."""
     return bool(torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported())  # type: ignore[no-untyped-call]
+
+
+def round_blocks(input: Tensor, block: int) -> Tensor:
+    """Round an input of shape (..., K) to the values of symmetric int8 codes, one scale for each row and block of K."""
+    columns = input.shape[-1]
+    padded = nn.functional.pad(input, (0, -columns % block)) if columns % block else input
+    blocks_NG = padded.view(*padded.shape[:-1], -1, block)
+    largest_N1 = blocks_NG.abs().amax(-1, keepdim=True)
+    inverse_N1 = torch.where(largest_N1 > _NEGLIGIBLE, 127 / largest_N1, torch.zeros_like(largest_N1))
+    return (blocks_NG * inverse_N1).round_().mul_(largest_N1 / 127).flatten(-2)[..., :columns]
 
 
 class BlockInt4Linear(nn.Module):
@@ -181,13 +194,7 @@ class BlockInt4Linear(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Multiply; shape (..., K) to (..., O)."""
-        padding = -self.in_features % self.block
-        padded = nn.functional.pad(input, (0, padding)) if padding else input
-        blocks_NG = padded.view(*padded.shape[:-1], -1, self.block)
-        largest_N1 = blocks_NG.abs().amax(-1, keepdim=True)
-        inverse_N1 = torch.where(largest_N1 > _NEGLIGIBLE, 127 / largest_N1, torch.zeros_like(largest_N1))
-        rounded = (blocks_NG * inverse_N1).round_().mul_(largest_N1 / 127).flatten(-2)
-        return nn.functional.linear(rounded[..., : self.in_features], self.weight_OK, self.bias_O)
+        return nn.functional.linear(round_blocks(input, self.block), self.weight_OK, self.bias_O)
 
 
 class ConstantBranch(nn.Module):
@@ -237,13 +244,15 @@ def make_linear(
     """Build the layer of a format from its stored tensors.
 
     Args:
-        tensors: "weight" (fp32), or "codes", "scale" and "zeros"; "bias" where there is one.
+        tensors: "weight" (not quantized), or "codes", "scale" and "zeros"; "bias" where there is one.
         target: The format.
         in_features: Columns of the weight.
         scope: Where one call ends, shared by all layers of a model.
         shared: Shared by layers that read the same input; None where there is but one.
     """
     bias_O = tensors.get("bias")
+    if target.activation in FLOAT_TYPES and not target.is_quantized:
+        return RoundedLinear(tensors["weight"], bias_O, FLOAT_TYPES[target.activation])
     if not target.is_quantized:
         weight_OK = tensors["weight"]
         linear = nn.Linear(weight_OK.shape[1], weight_OK.shape[0], bias=bias_O is not None, device="meta")
@@ -255,4 +264,10 @@ def make_linear(
     codes = Codes(codes_OK=tensors["codes"], scale_ON=tensors["scale"], zeros_ON=tensors.get("zeros"), block=block)
     if target.activation is ActivationPrecision.INT8_PER_TENSOR:
         return DynamicInt8Linear(codes, bias_O, scope, shared)
+    if target.activation is ActivationPrecision.INT8_PER_ROW:
+        return RowInt8Linear(codes, bias_O)
+    if target.activation is ActivationPrecision.FLOAT8_PER_ROW:
+        return RowFloat8Linear(codes, bias_O)
+    if target.activation is ActivationPrecision.BFLOAT16:
+        return RoundedInt4Linear(codes, bias_O)
     return BlockInt4Linear(codes, bias_O)

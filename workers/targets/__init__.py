@@ -1,5 +1,5 @@
 """Targets: a device with a runtime, the formats that have kernels there, and the workload to optimise for."""
 
-from workers.targets.base import TARGETS, Target, TargetConfig
+from workers.targets.base import TARGETS, ExportForm, Target, TargetConfig
 
-__all__ = ["TARGETS", "Target", "TargetConfig"]
+__all__ = ["TARGETS", "ExportForm", "Target", "TargetConfig"]

@@ -1,6 +1,9 @@
 """What a target declares, and the part of a job file that names one."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,6 +28,17 @@ class TargetConfig(BaseModel):
     """Threads of the runtime."""
     allow_foreign_table: bool = False
     """Take a table that was measured on other hardware, for planning only; every result says so."""
+    allow_extrapolation: bool = False
+    """Go on beyond the sizes that the table was measured for, for planning only; every result says so."""
+
+
+class ExportForm(StrEnum):
+    """What a model is exported to for a target."""
+
+    ONNX = "onnx"
+    """One ONNX file."""
+    HUGGING_FACE = "huggingface"
+    """A Hugging Face folder, whose layers get the target's kernels when it is loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,22 +49,67 @@ class Target:
         name: Name in job files.
         formats: Formats with a kernel there, the base format first.
         channel_multiple: Kept widths are multiples of this.
+        form: What the model is exported to.
+        obstacle: Returns why nothing can be timed here now (no runtime, no device), or None where it can.
         description: One line for people.
     """
 
     name: str
     formats: tuple[str, ...]
     channel_multiple: int
+    form: ExportForm = ExportForm.ONNX
+    obstacle: Callable[[], str | None] = lambda: None
     description: str
+
+    def available(self) -> str | None:
+        """Return why the target is unavailable on this machine; None where it is available."""
+        return self.obstacle()
+
+
+def _lacks(*modules: str) -> Callable[[], str | None]:
+    """An obstacle: one of these packages is not installed."""
+
+    def missing() -> str | None:
+        absent = [name for name in modules if find_spec(name) is None]
+        return f"the Python package {absent[0]} is not installed" if absent else None
+
+    return missing
+
+
+def _no_cuda() -> str | None:
+    if (missing := _lacks("torch")()) is not None:
+        return missing
+    from workers.targets.torch_cuda import cuda_obstacle
+
+    return cuda_obstacle()
 
 
 TARGETS: Registry[Target] = Registry("target", entry_point_group="paretrim.targets")
 
-TARGETS.register("cpu-onnxruntime")(
+for _target in (
     Target(
         name="cpu-onnxruntime",
         formats=("fp32", "w8a8", "w4", "w4g128", "w8", "w8a8s"),
         channel_multiple=8,
+        form=ExportForm.ONNX,
+        obstacle=_lacks("onnxruntime"),
         description="ONNX Runtime on this machine's CPU, sequential executor",
-    )
-)
+    ),
+    Target(
+        name="cpu-torch",
+        formats=("fp32", "w8a8", "bf16", "w8"),
+        channel_multiple=8,
+        form=ExportForm.HUGGING_FACE,
+        obstacle=_lacks("torch"),
+        description="PyTorch on this machine's CPU, operator by operator",
+    ),
+    Target(
+        name="cuda-torch",
+        formats=("fp32", "bf16", "fp16", "fp8", "w8a8r", "w4a16", "w8"),
+        channel_multiple=16,
+        form=ExportForm.HUGGING_FACE,
+        obstacle=_no_cuda,
+        description="PyTorch on this machine's first NVIDIA GPU, a replayed CUDA graph",
+    ),
+):
+    TARGETS.register(_target.name)(_target)

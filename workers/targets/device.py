@@ -1,15 +1,42 @@
-"""A device that operators are timed on: what a target brings so that its latency table can be measured."""
+"""A device that operators and models are timed on: what a target brings so that its latency table can be measured."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from evaluators.latency.table import Fingerprint
-from evaluators.latency.workload import Operator
+from evaluators.latency.workload import Operator, Workload
 from search_spaces.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from evaluators.tasks import Task
+
+
+class KernelError(ValueError):
+    """A target has no kernel for an operator, or not on this device."""
+
+
+class TimedModel(Protocol):
+    """A whole model in the form that a runtime takes, with inputs of a workload."""
+
+    def sample(self, *, runs: int) -> Sequence[float]:
+        """Open the model afresh, warm it up and time it.
+
+        Args:
+            runs: Timed runs; fewer where they take long.
+
+        Returns:
+            Milliseconds of each run of the whole model, above 0.
+        """
+        ...
 
 
 class Device(Protocol):
-    """Times single operators with the kernels that the exported model runs."""
+    """Times single operators and whole models with the kernels that the exported model runs."""
 
     def fingerprint(self) -> Fingerprint:
         """Return what the times hold for."""
@@ -31,9 +58,44 @@ class Device(Protocol):
 
         Returns:
             Milliseconds of one operator in each run, above 0.
+
+        Raises:
+            KernelError: The target has no kernel for the operator.
+        """
+        ...
+
+    def whole_model(self, model: nn.Module, task: Task, workload: Workload, folder: Path) -> TimedModel:
+        """Put an assembled model into the runtime's own form, with random inputs of a workload.
+
+        Args:
+            model: The model of a policy. It is as before when this returns, and may change then.
+            task: Says what the inputs look like.
+            workload: Shape of the inputs.
+            folder: A folder for files; what is written there must stay until the last sample.
         """
         ...
 
 
 DEVICES: Registry[Callable[[int], Device]] = Registry("device", entry_point_group="paretrim.targets")
 """Target name to a function from a number of threads to the device."""
+
+
+@DEVICES.register("cpu-onnxruntime")
+def _onnxruntime_cpu(threads: int) -> Device:
+    from workers.targets.onnxruntime_cpu import OnnxRuntimeCpu
+
+    return OnnxRuntimeCpu(threads)
+
+
+@DEVICES.register("cpu-torch")
+def _torch_cpu(threads: int) -> Device:
+    from workers.targets.torch_cpu import TorchCpu
+
+    return TorchCpu(threads)
+
+
+@DEVICES.register("cuda-torch")
+def _torch_cuda(threads: int) -> Device:
+    from workers.targets.torch_cuda import TorchCuda
+
+    return TorchCuda(threads)

@@ -1,10 +1,6 @@
 """ONNX Runtime on this machine's CPU: fingerprint, sessions, and the times of operators and of whole models."""
 
-import math
 import os
-import platform
-import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,27 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evaluators.latency.table import Fingerprint
-from evaluators.latency.workload import Operator, OperatorKind
-from search_spaces.formats import FORMATS
-from workers.targets.device import DEVICES
+from evaluators.latency.workload import Operator, Workload
+from workers.targets.copies import copies_of, displaced_by
+from workers.targets.cpu import cpu_clocks, cpu_model, system_name
+from workers.targets.timing import MODEL_SECONDS, SAMPLE_SECONDS, time_calls
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    from torch import nn
 
-TELLING_FLAGS = re.compile(r"avx\w*|amx\w*|fma|f16c|sse4_2|neon|asimd\w*|sve\w*|i8mm|bf16")
-"""Instruction sets by which kernels are chosen; other flags change with the kernel of the operating system."""
-TARGET_WEIGHT_BYTES = 8 * 2**20
-"""Weights of all copies together, about."""
-MAX_WORKING_SET_BYTES = 128 * 2**20
-"""More than this is in memory whatever the model's size."""
-MAX_COPIES = 16
-COPIES_MULTIPLICATIONS = 2 * 10**8
-"""Multiplications of all copies together, at most: beyond this a call's own cost no longer matters."""
-SAMPLE_SECONDS = 0.25
-"""After this time no further run of a sample starts."""
-WEIGHTED = (OperatorKind.LINEAR, OperatorKind.EMBEDDING, OperatorKind.CONVOLUTION, OperatorKind.DEPTHWISE)
-WARM_UP_RUNS = 3
-MIN_RUNS = 3
+    from evaluators.tasks import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,20 +39,6 @@ class TimingStats:
     repeats: int
 
 
-def cpu_model() -> tuple[str, tuple[str, ...]]:
-    """Return the CPU's name and the sorted instruction sets that kernels are chosen by."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return platform.processor() or platform.machine(), ()
-    fields: dict[str, str] = dict(re.findall(r"^([^\n:]+?)[ \t]*:[ \t]*(.*)$", text.split("\n\n")[0], re.MULTILINE))
-    name = fields.get("model name") or fields.get("CPU part") or platform.machine()
-    # Virtual machines cut the name ("AMD EPYC"): family and model tell generations apart.
-    family = "/".join(fields[key] for key in ("cpu family", "model", "CPU implementer", "CPU variant") if key in fields)
-    flags = fields.get("flags", fields.get("Features", "")).split()
-    return f"{name.strip()} ({family})", tuple(sorted({flag for flag in flags if TELLING_FLAGS.fullmatch(flag)}))
-
-
 def fingerprint(threads: int) -> Fingerprint:
     """Return the fingerprint of this machine with a number of threads; the runtime itself is not loaded."""
     device, flags = cpu_model()
@@ -77,7 +48,7 @@ def fingerprint(threads: int) -> Fingerprint:
         runtime="onnxruntime",
         runtime_version=version("onnxruntime"),
         threads=threads,
-        os=f"{platform.system()} {platform.machine()}",
+        os=system_name(),
     )
 
 
@@ -105,7 +76,12 @@ def open_session(model: bytes | str | Path, *, threads: int, operator_only: bool
 
 
 def time_runs(
-    session: Any, feeds: Mapping[str, "npt.NDArray[Any]"], *, runs: int, limit_s: float = 10, displaced_bytes: int = 0
+    session: Any,
+    feeds: Mapping[str, "npt.NDArray[Any]"],
+    *,
+    runs: int,
+    limit_s: float = MODEL_SECONDS,
+    displaced_bytes: int = 0,
 ) -> "npt.NDArray[np.float64]":
     """Time a session, inputs and outputs bound beforehand.
 
@@ -118,24 +94,16 @@ def time_runs(
             from caches of that size.
 
     Returns:
-        Milliseconds of each run, (runs,) or fewer.
+        Milliseconds of each run, (runs,) or fewer; time that the calling thread waited for a CPU is not part of them.
     """
     binding = session.io_binding()
     for name, value in feeds.items():
         binding.bind_cpu_input(name, np.ascontiguousarray(value))
     for output in session.get_outputs():
         binding.bind_output(output.name)
-    displaced = np.ones(displaced_bytes // 8, np.int64)
-    for _ in range(WARM_UP_RUNS):
-        session.run_with_iobinding(binding)
-    elapsed_ns: list[int] = []
-    end_ns = time.perf_counter_ns() + int(limit_s * 1e9)
-    while len(elapsed_ns) < runs and (len(elapsed_ns) < MIN_RUNS or time.perf_counter_ns() < end_ns):
-        displaced.sum()
-        start = time.perf_counter_ns()
-        session.run_with_iobinding(binding)
-        elapsed_ns.append(time.perf_counter_ns() - start)
-    return np.array(elapsed_ns) / 1e6
+    return time_calls(
+        lambda: session.run_with_iobinding(binding), runs=runs, limit_s=limit_s, displaced_bytes=displaced_bytes
+    )
 
 
 def time_session(
@@ -158,33 +126,23 @@ def summarise(times_ms: "npt.NDArray[np.float64]") -> TimingStats:
     return TimingStats(median_ms=median, p99_ms=p99, spread_ms=high - low, repeats=len(times_ms))
 
 
-def weight_bytes(operator: Operator) -> int:
-    """Bytes of weights that one copy of an operator reads, 0 where it has none worth counting."""
-    if operator.kind is OperatorKind.LINEAR:
-        number_format = FORMATS.get(str(operator.format))
-        return number_format.weight_bytes(operator.axis("out_features"), operator.axis("in_features"))
-    if operator.kind is OperatorKind.EMBEDDING:
-        number_format = FORMATS.get(operator.format or "fp32")
-        return number_format.weight_bytes(operator.axis("rows"), operator.axis("features"))
-    if operator.kind is OperatorKind.CONVOLUTION:
-        columns = operator.axis("in_channels") * operator.axis("kernel") ** 2
-        return FORMATS.get(str(operator.format)).weight_bytes(operator.axis("out_channels"), columns)
-    return 0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxModel:
+    """A whole model that is timed in a fresh session each time.
 
+    Attributes:
+        model: Serialised model or its path.
+        feeds: Inputs by name.
+        threads: Threads of the runtime.
+    """
 
-def copies_of(operator: Operator) -> int:
-    """How many copies of an operator stand in its graph."""
-    weight = weight_bytes(operator)
-    if weight == 0:
-        return MAX_COPIES
-    copies = min(MAX_COPIES, TARGET_WEIGHT_BYTES // weight)
-    if operator.kind is OperatorKind.EMBEDDING:
-        return max(1, copies)
-    if operator.kind is OperatorKind.CONVOLUTION:
-        axes = ["batch", "height", "width", "in_channels", "out_channels", "kernel", "kernel"]
-    else:
-        axes = ["tokens", "in_features", "out_features"]
-    return max(2, min(copies, COPIES_MULTIPLICATIONS // math.prod(operator.axis(a) for a in axes)))
+    model: bytes | Path
+    feeds: Mapping[str, "npt.NDArray[Any]"]
+    threads: int
+
+    def sample(self, *, runs: int) -> tuple[float, ...]:
+        """Time the model; see `TimedModel.sample`."""
+        return tuple(time_runs(open_session(self.model, threads=self.threads), self.feeds, runs=runs).tolist())
 
 
 class OnnxRuntimeCpu:
@@ -206,24 +164,25 @@ class OnnxRuntimeCpu:
 
     def clocks(self) -> str | None:
         """Return the frequency governor and the present clock where the system tells them."""
-        folder = Path("/sys/devices/system/cpu/cpu0/cpufreq")
-        try:
-            governor = (folder / "scaling_governor").read_text(encoding="ascii").strip()
-            kilohertz = int((folder / "scaling_cur_freq").read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            return None
-        return f"governor {governor}, {kilohertz // 1000} MHz"
+        return cpu_clocks()
 
     def sample(self, operator: Operator, *, runs: int, seed: int, working_set_bytes: int) -> tuple[float, ...]:
         """Time an operator in a fresh session; see `Device.sample`."""
         copies = copies_of(operator)
-        displaced_bytes = 0
-        if operator.kind in WEIGHTED:
-            displaced_bytes = max(0, min(working_set_bytes, MAX_WORKING_SET_BYTES) - copies * weight_bytes(operator))
+        displaced_bytes = displaced_by(operator, copies, working_set_bytes)
         call_ms = float(np.median(self._time(None, 0, runs, seed, displaced_bytes)))
         times_ms = self._time(operator, copies, runs, seed, displaced_bytes)
         # A call's cost varies by itself: what is left of a tiny operator must not become zero or negative.
         return tuple(float(max(t - call_ms, 0.05 * t) / copies) for t in times_ms)
+
+    def whole_model(self, model: "nn.Module", task: "Task", workload: Workload, folder: Path) -> "OnnxModel":
+        """Export a model to an ONNX file; see `Device.whole_model`."""
+        from workers.export.onnx import export_onnx
+
+        path = folder / f"{len(list(folder.iterdir()))}.onnx"
+        export_onnx(model, task, task.random_inputs(2, workload.sequence_length, seed=0), path)
+        feeds = task.random_inputs(workload.batch, workload.sequence_length, seed=1)
+        return OnnxModel(model=path, feeds={name: x.numpy() for name, x in feeds.items()}, threads=self.threads)
 
     def _time(
         self, operator: Operator | None, copies: int, runs: int, seed: int, displaced_bytes: int
@@ -233,6 +192,3 @@ class OnnxRuntimeCpu:
         model, feeds = build_graph(operator, copies=copies, seed=seed)
         session = open_session(model, threads=self.threads, operator_only=True)
         return time_runs(session, feeds, runs=runs, limit_s=SAMPLE_SECONDS, displaced_bytes=displaced_bytes)
-
-
-DEVICES.register("cpu-onnxruntime")(OnnxRuntimeCpu)

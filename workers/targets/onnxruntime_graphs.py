@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from evaluators.latency.workload import Operator, OperatorKind
 from search_spaces.formats import FORMATS, ActivationPrecision, Format
 from search_spaces.registry import Registry
+from workers.targets.device import KernelError
 
 Array = npt.NDArray[np.generic]
 OPSET = 20
@@ -123,7 +124,7 @@ def _linear(draft: GraphDraft, operator: Operator) -> None:
     elif number_format.activation is ActivationPrecision.INT8_PER_BLOCK and number_format.group_size:
         _linear_blocks(draft, operator, number_format)
     else:
-        raise ValueError(
+        raise KernelError(
             f"a linear operator on ONNX Runtime is float32, int8 with dynamic activations or blocks of integers; "
             f"got {number_format}; take the format out of the target"
         )
@@ -245,7 +246,8 @@ def _silu(draft: GraphDraft, x: str) -> list[str]:
 @BUILDERS.register(OperatorKind.LAYER_NORM.value)
 def _layer_norm(draft: GraphDraft, operator: Operator) -> None:
     features = operator.axis("features")
-    (total,) = draft.node("Add", draft.hidden(operator, "features"), draft.hidden(operator, "features", "residual"))
+    # As in exported models; see `workers.export.onnx.keep_sums_apart`.
+    (total,) = draft.node("Sum", draft.hidden(operator, "features"), draft.hidden(operator, "features", "residual"))
     gain, bias = draft.weight(draft.normal(features)), draft.weight(draft.normal(features))
     draft.node("LayerNormalization", total, gain, bias, axis=-1, epsilon=1e-5)
 

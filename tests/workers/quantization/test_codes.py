@@ -9,6 +9,7 @@ from search_spaces.formats import FORMATS
 from workers.quantization.codes import fit_grid, pack_nibbles, round_to_nearest, unpack_nibbles
 
 QUANTIZED = [name for name in FORMATS if FORMATS.get(name).is_quantized]
+INTEGERS = [name for name in QUANTIZED if not FORMATS.get(name).is_float8]
 
 
 def test_symmetric_codes_by_hand() -> None:
@@ -46,7 +47,7 @@ def test_zero_weights_stay_zero(name: str) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.sampled_from(QUANTIZED),
+    st.sampled_from(INTEGERS),
     st.integers(1, 5),
     st.integers(1, 150),
     st.floats(1e-6, 1e6),
@@ -66,6 +67,19 @@ def test_error_is_at_most_half_a_step_and_codes_fit(
     assert low <= int(codes.codes_OK.min()) <= int(codes.codes_OK.max()) <= high
     again = round_to_nearest(codes.dequantize(), target)
     torch.testing.assert_close(again.dequantize(), codes.dequantize(), rtol=1e-5, atol=1e-6 * size)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 150), st.floats(1e-6, 1e6), st.integers(0, 10**6))
+def test_float8_codes_are_the_nearest_of_all_float8_numbers(rows: int, columns: int, size: float, seed: int) -> None:
+    weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)) * size
+    codes = round_to_nearest(weight, FORMATS.get("fp8"))
+    assert codes.codes_OK.dtype is torch.float8_e4m3fn
+    every = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).float()
+    every = every[every.isfinite()]
+    values = every * codes.scale_ON[..., None]
+    nearest = (values - weight[..., None]).abs().amin(-1)
+    torch.testing.assert_close((codes.dequantize() - weight).abs(), nearest, rtol=1e-3, atol=1e-6 * size)
 
 
 @settings(max_examples=60, deadline=None)

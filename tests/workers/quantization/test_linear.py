@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from search_spaces.formats import FORMATS
 from workers.export.onnx import export_onnx
 from workers.quantization.codes import Codes, round_to_nearest
+from workers.quantization.float_linear import FLOAT_TYPES
 from workers.quantization.linear import (
     BlockInt4Linear,
     Bypass,
@@ -209,7 +210,7 @@ class TestMakeLinear:
                 tensors["zeros"] = codes.zeros_ON
             assert codes.dequantize().shape == weight.shape
         else:
-            tensors["weight"] = weight
+            tensors["weight"] = weight.to(FLOAT_TYPES.get(target.activation, torch.float32))
         layer = make_linear(tensors, target, in_features=40, scope=CallScope())
         x = _input(2, 3, 40)
         expected = nn.functional.linear(x, weight, tensors.get("bias"))

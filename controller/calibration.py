@@ -1,0 +1,102 @@
+"""What `paretrim calibrate-table` found: the correction, and the models that it was fitted on one by one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from controller.record import Record
+from evaluators.latency.correction import ModelError
+from evaluators.latency.table import LatencyTable
+from evaluators.latency.workload import Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibratedModel(Record):
+    """A whole model beside its prediction.
+
+    Attributes:
+        name: Its policy, for people.
+        predicted_ms: Predicted time; by a fit on the other models where it was left out.
+        measured_ms: Median time end to end.
+        error_pct: Absolute error of the prediction, in per cent of the measured time.
+        left_out: Whether the prediction did not see the measurement.
+    """
+
+    name: str
+    predicted_ms: float
+    measured_ms: float
+    error_pct: float
+    left_out: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationSummary(Record):
+    """A correction and how wrong it is.
+
+    Attributes:
+        table: The file that holds it.
+        batch: Examples in one call of the workload that it holds for.
+        sequence_length: Tokens of one example.
+        scale: Factor on operator times.
+        other_scale: Factor on the times of operators without weights; None where it is `scale`.
+        operator_overhead_ms: Time that every operator takes beside its own.
+        pair_overhead_ms: Time that every change between float and integer takes beside its own.
+        overhead_ms: Time of a call that no operator explains.
+        models: The models, by falling measured time.
+        median_error_pct: Median error of models that were left out of the fit.
+        max_error_pct: The largest of these errors.
+        seconds: Wall time.
+    """
+
+    table: Path
+    batch: int
+    sequence_length: int
+    scale: float
+    other_scale: float | None
+    operator_overhead_ms: float
+    pair_overhead_ms: float
+    overhead_ms: float
+    models: tuple[CalibratedModel, ...]
+    median_error_pct: float
+    max_error_pct: float
+    seconds: float
+
+
+def calibration_summary(path: Path, table: LatencyTable, workload: Workload, *, seconds: float) -> CalibrationSummary:
+    """Summarise a table's correction.
+
+    Args:
+        path: File of the table.
+        table: The table.
+        workload: What the correction holds for.
+        seconds: Wall time that it took.
+
+    Raises:
+        ValueError: The table has no correction for the workload, as the space has a single policy.
+    """
+    fit = table.correction(workload)
+    if fit is None:
+        raise ValueError("a correction is fitted on two or more policies; the space has one; offer more choices")
+    return CalibrationSummary(
+        table=path.absolute(),
+        batch=workload.batch,
+        sequence_length=workload.sequence_length,
+        scale=fit.scale,
+        other_scale=fit.other_scale,
+        operator_overhead_ms=fit.operator_overhead_ms,
+        pair_overhead_ms=fit.pair_overhead_ms,
+        overhead_ms=fit.overhead_ms,
+        models=tuple(_model(entry) for entry in fit.report),
+        median_error_pct=fit.median_error_pct,
+        max_error_pct=fit.max_error_pct,
+        seconds=seconds,
+    )
+
+
+def _model(entry: ModelError) -> CalibratedModel:
+    return CalibratedModel(
+        name=entry.name,
+        predicted_ms=entry.predicted_ms,
+        measured_ms=entry.measured_ms,
+        error_pct=entry.error_pct,
+        left_out=entry.left_out,
+    )

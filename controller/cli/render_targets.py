@@ -1,0 +1,61 @@
+"""Shows what concerns a target: a study's front on another one, and where the time of a policy goes."""
+
+from rich.console import Console
+
+from controller.cli.render import render_front
+from controller.cli.text import format_ms, format_size, print_lines, print_table
+from controller.explain_report import ExplainReport
+from controller.results import EXTRAPOLATED, FOREIGN_TABLE
+from controller.retarget_report import RetargetResult
+
+
+def render_retarget(console: Console, report: RetargetResult) -> None:
+    """Show the front on the other target, and the front before with its latencies on both."""
+    rows = [
+        (
+            row.name,
+            f"{row.quality:.4f}",
+            format_ms(row.latency_before_ms),
+            "no kernels" if row.latency_ms is None else format_ms(row.latency_ms),
+            format_size(row.size_bytes),
+            "yes" if row.on_front else "no",
+        )
+        for row in report.before
+    ]
+    columns = ("policy", report.result.metric, "latency there", "latency here", "size", "on the front here")
+    print_table(console, f"front of {report.origin} ({report.origin_target})", columns, rows)
+    render_front(console, report.result)
+    for sentence in report.sentences:
+        print_lines(console, sentence)
+    for path in report.files:
+        if path.name.startswith("retarget."):
+            print_lines(console, f"wrote {path}")
+
+
+def render_explain(console: Console, report: ExplainReport) -> None:
+    """Show where the time of a policy goes, beside the dense model, and which of its choices buy nothing."""
+    rows = [
+        (
+            row.name if row.operator is None else f"  {row.operator}",
+            row.choice,
+            format_ms(row.latency_ms),
+            f"{row.share:.1%}",
+            format_ms(row.dense_ms),
+            f"{row.dense_share:.1%}",
+        )
+        for row in report.rows
+    ]
+    title = f"{report.study}, {report.name}: where the time goes on {report.target}"
+    print_table(console, title, ("unit", "choice", "time", "share", "dense", "share"), rows)
+    for sentence in report.sentences:
+        print_lines(console, sentence)
+    for finding in report.findings:
+        print_lines(console, finding.sentence, style="yellow")
+    if not report.findings:
+        print_lines(console, "every choice of the policy buys time on this target", style="green")
+    if report.foreign_table:
+        print_lines(console, FOREIGN_TABLE, style="yellow")
+    if report.extrapolated:
+        print_lines(console, f"{report.extrapolated} {EXTRAPOLATED}", style="yellow")
+    for path in report.files:
+        print_lines(console, f"wrote {path}")

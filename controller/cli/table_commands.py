@@ -1,0 +1,104 @@
+"""Commands on latency tables: show, check, diff, merge, import."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from controller.cli.errors import reports_errors
+from controller.cli.job_commands import Extrapolate
+from controller.cli.options import AsJson
+from controller.cli.text import print_json, stdout_console, stdout_for_results
+
+TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Latency table, JSON.", show_default=False)]
+OtherFile = Annotated[Path, typer.Argument(metavar="OTHER", help="Another latency table.", show_default=False)]
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="New latency table.", show_default=False)]
+
+
+@reports_errors
+def show(table: TableFile, as_json: AsJson = False) -> None:
+    """Show what a latency table holds: device, provenance, rows by kind, corrections with their errors."""
+    from controller.cli.render_tables import render_table
+    from controller.tables import show_table
+
+    report = show_table(table)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        render_table(stdout_console(), report)
+
+
+@reports_errors
+def check(
+    table: TableFile,
+    space: Annotated[
+        Path | None,
+        typer.Option("--space", metavar="JOB", help="Job that the table must answer for.", show_default=False),
+    ] = None,
+    extrapolate: Extrapolate = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check a latency table's form, checksums and values, and whether it answers for all policies of a job."""
+    from controller.cli.render_tables import render_check
+    from controller.tables import check_table
+
+    job = None
+    if space is not None:
+        from controller.job_file import load_job
+
+        job = load_job(space)
+        if extrapolate:
+            job = job.model_copy(update={"target": job.target.model_copy(update={"allow_extrapolation": True})})
+    with stdout_for_results():
+        report = check_table(table, job)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        render_check(stdout_console(), report)
+
+
+@reports_errors
+def diff(table: TableFile, other: OtherFile, as_json: AsJson = False) -> None:
+    """Compare two latency tables: device, runtime and threads, and the ratio of their times by kind of operator."""
+    from controller.cli.render_tables import render_diff
+    from controller.tables import compare_files
+
+    comparison = compare_files(table, other)
+    if as_json:
+        print_json(comparison.to_dict())
+    else:
+        render_diff(stdout_console(), comparison)
+
+
+@reports_errors
+def merge(table: TableFile, other: OtherFile, out: Out, as_json: AsJson = False) -> None:
+    """Join two latency tables of one device, runtime and target; of two rows the one with more repeats stays."""
+    from controller.cli.render_tables import render_written
+    from controller.tables import merge_files
+
+    written = merge_files(table, other, out)
+    if as_json:
+        print_json(written.to_dict())
+    else:
+        render_written(stdout_console(), written)
+
+
+@reports_errors
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="File of times, CSV.", show_default=False)],
+    mapping: Annotated[
+        Path,
+        typer.Option("--mapping", metavar="MAP", help="What its columns mean, YAML or JSON.", show_default=False),
+    ],
+    out: Out,
+    as_json: AsJson = False,
+) -> None:
+    """Make a latency table of times that somebody else measured."""
+    from controller.cli.render_tables import render_written
+    from controller.tables import import_file
+
+    written = import_file(source, mapping, out)
+    if as_json:
+        print_json(written.to_dict())
+    else:
+        render_written(stdout_console(), written)

@@ -1,0 +1,101 @@
+"""Where the time of a policy goes and which of its choices buy nothing, as records for people and for --json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from controller.results import Record
+from evaluators.latency.idle_choices import IdleKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeRow(Record):
+    """A unit, the operators of one sort in it, or what no operator explains.
+
+    Attributes:
+        name: Name of the unit, "outside units", "correction", "overhead of a call" or "total".
+        operator: What is computed; None for the whole unit.
+        choice: The policy's choice of the unit in words; empty for what is no unit.
+        latency_ms: Time by the table in the policy.
+        share: Share of the policy's predicted latency.
+        dense_ms: The same in the dense model.
+        dense_share: Share of the dense model's predicted latency.
+    """
+
+    name: str
+    operator: str | None = None
+    choice: str = ""
+    latency_ms: float
+    share: float
+    dense_ms: float
+    dense_share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding(Record):
+    """A choice that buys no time on the target.
+
+    Attributes:
+        unit: Name of the unit.
+        kind: Why.
+        choice: The choice in words.
+        better: What costs no more time and loses less, or what was pruned, in words.
+        saved_ms: Time that the choice saves against that; 0 or below where it saves none.
+        sentence: The finding in words.
+    """
+
+    unit: str
+    kind: IdleKind
+    choice: str
+    better: str
+    saved_ms: float
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainReport(Record):
+    """Where the time of a policy goes.
+
+    Attributes:
+        study: Name of the study.
+        trial: Number of the trial.
+        name: Its name.
+        target: Device, threads and calls that the times are for, in words.
+        table: The latency table.
+        latency_ms: Predicted latency.
+        low_ms: Lower bound by the correction's error; None where the table has no correction for the workload.
+        high_ms: Upper bound, likewise.
+        dense_ms: Predicted latency of the dense model.
+        size_ratio: Bytes over those of the dense model.
+        tolerance: Relative difference of times that counts as none.
+        rows: Units with their operators, then what lies outside, correction, overhead and total.
+        findings: Choices that buy no time.
+        sentences: What the figures say, a line each.
+        foreign_table: Whether the table was measured on other hardware.
+        extrapolated: How many operators lie outside what the table was measured for.
+        files: What was written.
+    """
+
+    study: str
+    trial: int
+    name: str
+    target: str
+    table: Path
+    latency_ms: float
+    low_ms: float | None
+    high_ms: float | None
+    dense_ms: float
+    size_ratio: float
+    tolerance: float
+    rows: tuple[TimeRow, ...]
+    findings: tuple[Finding, ...]
+    sentences: tuple[str, ...]
+    foreign_table: bool = False
+    extrapolated: int = 0
+    files: tuple[Path, ...] = ()
+
+    @property
+    def latency_ratio(self) -> float:
+        """Latency over that of the dense model."""
+        return self.latency_ms / self.dense_ms

@@ -1,0 +1,175 @@
+"""Measures what a latency table lacks on this machine: operators, then the correction on whole models."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from controller.errors import PreflightError
+from evaluators.latency.lookup import LatencyPredictor, MissingEntryError
+from evaluators.latency.table import LatencyTable, check_fingerprint
+from evaluators.latency.workload import Operator, Workload
+from search_spaces.policy import Policy
+from search_spaces.space import SearchSpace
+from workers.model import ModelConfig, load_model
+from workers.profile import ProfileBudget, measure_correction, profile, required_operators, working_set_bytes
+from workers.profiling.policies import spread_policies
+from workers.profiling.whole import WholeModel
+from workers.targets import TARGETS, TargetConfig
+from workers.targets.device import DEVICES
+
+OnStage = Callable[[str, int, int], None]
+"""(what is going on, steps done, steps in all)"""
+
+CORRECTION_SEED = 101
+"""Seed of the policies that corrections are fitted on; whoever checks a correction draws others."""
+MODELS_BY_BYTES = ((100 * 2**20, 12), (2**30, 10))
+"""Whole models that a correction is fitted on, by the bytes of the units' weights, at most so many."""
+FEWEST_MODELS = 8
+"""Whole models of a larger model."""
+MODELS_IN_HASTE = 6
+"""When time is over, no more than so many are made."""
+OPERATORS_SHARE = 0.7
+"""Share of a limited time that operators may take; the rest is for whole models."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableRequest:
+    """What a table has to answer for, and where it goes.
+
+    Attributes:
+        model: The model, whose weights are read for the correction.
+        target: Runtime and threads.
+        space: Where the correction's policies come from.
+        workload: What models are fed with.
+        operators: What the table must know.
+        out: The file; what it holds already is not measured again.
+        minutes: Time for all of it, about; None has no limit.
+    """
+
+    model: ModelConfig
+    target: TargetConfig
+    space: SearchSpace
+    workload: Workload
+    operators: tuple[Operator, ...]
+    out: Path
+    minutes: float | None = None
+
+
+def check_available(target: TargetConfig) -> None:
+    """Check that something can be timed on a target here.
+
+    Raises:
+        PreflightError: Its runtime or device is missing.
+    """
+    if (reason := TARGETS.get(target.name).available()) is not None:
+        raise PreflightError(
+            f"target {target.name!r} can't be timed on this machine: {reason}; name another (`paretrim targets` lists "
+            "them), or plan with a table from elsewhere: target.table and target.allow_foreign_table"
+        )
+
+
+def measure_table(request: TableRequest, on_stage: OnStage) -> LatencyTable:
+    """Measure what a table file lacks on this machine: operators, then the correction on whole models.
+
+    Raises:
+        PreflightError: The target is not available here.
+        ForeignTableError: The file holds a table of another device, runtime, number of threads or target.
+    """
+    check_available(request.target)
+    started = time.monotonic()
+    request.out.parent.mkdir(parents=True, exist_ok=True)
+    table = _profile(request, request.operators, on_stage)
+    if table.correction(request.workload) is not None:
+        return table
+    # Policies of the correction come from the whole space, whatever was asked for.
+    if missing := _missing(request, table):
+        table = _profile(request, missing, on_stage)
+    late = None if request.minutes is None else started + 60 * request.minutes
+    return calibrate(request, table, on_stage, late=late)
+
+
+def calibrate(
+    request: TableRequest, table: LatencyTable, on_stage: OnStage, *, late: float | None = None
+) -> LatencyTable:
+    """Measure policies that are spread over a space end to end, fit a table's correction on them, and save the table.
+
+    Args:
+        request: Model, space, workload and file.
+        table: The table, measured on this machine.
+        on_stage: Told of every step.
+        late: Monotonic time in seconds after which no more than a few models are made; None has no limit.
+
+    Raises:
+        PreflightError: The target is not available here.
+        ForeignTableError: The table is of another device, runtime or number of threads.
+        MissingEntryError: The table lacks an operator of the space.
+    """
+    check_available(request.target)
+    device = DEVICES.get(request.target.name)(request.target.threads)
+    check_fingerprint(table, device.fingerprint())
+    policies = _policies(request, table)
+    if len(policies) < 2:
+        return table
+    from workers.whole_models import export_whole_models
+
+    with tempfile.TemporaryDirectory(prefix="paretrim-correction-") as folder:
+        models: list[WholeModel] = []
+        for model in export_whole_models(
+            load_model(request.model),
+            policies,
+            request.workload,
+            device,
+            Path(folder),
+            progress=lambda done, total: on_stage("exporting models for the correction", done, total),
+        ):
+            models.append(model)
+            if late is not None and time.monotonic() > late and len(models) >= MODELS_IN_HASTE:
+                break
+        table = measure_correction(
+            table,
+            request.workload,
+            models,
+            progress=lambda done, total: on_stage("timing whole models", done, total),
+        )
+    table.save(request.out)
+    return table
+
+
+def _profile(request: TableRequest, wanted: Iterable[Operator], on_stage: OnStage) -> LatencyTable:
+    seconds = None if request.minutes is None else 60 * OPERATORS_SHARE * request.minutes
+    return profile(
+        wanted,
+        request.space.structure,
+        target=request.target.name,
+        threads=request.target.threads,
+        out=request.out,
+        budget=ProfileBudget(seconds=seconds),
+        progress=lambda done, total: on_stage("profiling", done, total),
+    )
+
+
+def _missing(request: TableRequest, table: LatencyTable) -> list[Operator]:
+    """Operators of the space that the table does not answer for."""
+    predictor, found = LatencyPredictor(table, request.workload), []
+    for operator in required_operators(request.space, request.workload):
+        try:
+            predictor.operator_ms(operator)
+        except MissingEntryError:
+            found.append(operator)
+    return found
+
+
+def _policies(request: TableRequest, table: LatencyTable) -> dict[str, Policy]:
+    """What the correction is fitted on; drawn by plain sums, so that it does not depend on an earlier correction."""
+    plain = table.model_copy(update={"corrections": ()})
+    predictor = LatencyPredictor(plain, request.workload)
+    return spread_policies(request.space, predictor, _count(request.space), seed=CORRECTION_SEED)
+
+
+def _count(space: SearchSpace) -> int:
+    size = working_set_bytes(space.structure, None)
+    return next((count for most, count in MODELS_BY_BYTES if size <= most), FEWEST_MODELS)

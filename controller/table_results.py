@@ -1,0 +1,90 @@
+"""What the services on latency tables hand to whoever shows it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from controller.results import Record
+from evaluators.latency.diff import TableDiff
+from evaluators.latency.summary import KindSummary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage(Record):
+    """Whether a table answers for all policies of a job.
+
+    Attributes:
+        study: Name of the job's study.
+        operators: Operators that the job's space can reach.
+        extrapolated: How many of them lie outside what was measured; above 0 only where that is allowed.
+        foreign: How the table's device, runtime and threads differ from this machine's.
+        corrected: Whether the table has a correction for the job's workload.
+    """
+
+    study: str
+    operators: int
+    extrapolated: int
+    foreign: tuple[str, ...]
+    corrected: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableReport(Record):
+    """What a table file holds.
+
+    Attributes:
+        file: The file.
+        checksum: Its checksum.
+        target: Name of the target.
+        fingerprint: Device, runtime and threads, by field.
+        provenance: How it came about, by field.
+        entries: Number of rows.
+        kinds: The rows by kind, format and function.
+        corrections: Fitted corrections with their errors on models left out, each by field.
+        warnings: What a sound table may have, and that is worth a look.
+        coverage: Whether it answers for a job; None where none was named.
+    """
+
+    file: Path
+    checksum: str
+    target: str
+    fingerprint: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    entries: int
+    kinds: tuple[KindSummary, ...]
+    corrections: tuple[Mapping[str, Any], ...]
+    warnings: tuple[str, ...] = ()
+    coverage: Coverage | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableComparison(Record):
+    """How two table files differ.
+
+    Attributes:
+        first: The file that ratios are relative to.
+        second: The other.
+        diff: The differences.
+    """
+
+    first: Path
+    second: Path
+    diff: TableDiff
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableWritten(Record):
+    """A table file that was made of others.
+
+    Attributes:
+        file: The file.
+        target: Name of the target.
+        entries: Number of rows.
+        notes: What is worth knowing of how it was made, a line each.
+    """
+
+    file: Path
+    target: str
+    entries: int
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,110 @@
+"""Where the time of a policy goes: by unit and operator, with what the correction and the call itself add."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from evaluators.latency.lookup import LatencyPredictor
+from evaluators.latency.workload import Operator, OperatorKind, fixed_operators, policy_operators
+from search_spaces.policy import Policy
+from search_spaces.units import ModelStructure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorTime:
+    """Time that operators of one kind and shape take in a part of the model.
+
+    Attributes:
+        operator: What is computed.
+        count: How often.
+        table_ms: Time by the table, all of them together.
+    """
+
+    operator: Operator
+    count: int
+    table_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartTime:
+    """Time of one unit, or of all that lies outside units.
+
+    Attributes:
+        name: Name of the unit; empty for what lies outside.
+        operators: Its operators, the slowest first.
+        table_ms: Their times by the table, added up.
+        corrected_ms: The same inside a whole model.
+    """
+
+    name: str
+    operators: tuple[OperatorTime, ...]
+    table_ms: float
+    corrected_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breakdown:
+    """Time of a call by part.
+
+    Attributes:
+        units: Units in the model's order.
+        outside: What no policy changes.
+        overhead_ms: Time of a call that no operator explains.
+    """
+
+    units: tuple[PartTime, ...]
+    outside: PartTime
+    overhead_ms: float
+
+    @property
+    def parts(self) -> tuple[PartTime, ...]:
+        """Units, then what lies outside them."""
+        return (*self.units, self.outside)
+
+    @property
+    def correction_ms(self) -> float:
+        """What operators take inside a whole model beyond their own times; below 0 where fusion saves time."""
+        return sum(part.corrected_ms - part.table_ms for part in self.parts)
+
+    @property
+    def latency_ms(self) -> float:
+        """Predicted time of a call."""
+        return sum(part.corrected_ms for part in self.parts) + self.overhead_ms
+
+    def table_ms_of(self, kinds: Iterable[OperatorKind]) -> float:
+        """Return the time by the table of all operators of some kinds."""
+        wanted = set(kinds)
+        return sum(o.table_ms for part in self.parts for o in part.operators if o.operator.kind in wanted)
+
+
+def break_down(structure: ModelStructure, policy: Policy, predictor: LatencyPredictor) -> Breakdown:
+    """Split a policy's predicted latency into its parts, which add up to `LatencyPredictor.policy_ms`.
+
+    Args:
+        structure: Units and fixed parts.
+        policy: A choice for every unit.
+        predictor: Times on the target.
+
+    Raises:
+        MissingEntryError: The table lacks an operator.
+    """
+    units = tuple(
+        _part(unit.name, policy_operators(unit, policy, structure.base_format, predictor.workload), predictor)
+        for unit in structure.units
+    )
+    outside = _part("", fixed_operators(structure, predictor.workload), predictor)
+    overhead_ms = 0.0 if predictor.correction is None else predictor.correction.overhead_ms
+    return Breakdown(units=units, outside=outside, overhead_ms=overhead_ms)
+
+
+def _part(name: str, counts: Counter[Operator], predictor: LatencyPredictor) -> PartTime:
+    times = [
+        OperatorTime(operator=operator, count=count, table_ms=count * predictor.operator_ms(operator))
+        for operator, count in counts.items()
+    ]
+    return PartTime(
+        name=name,
+        operators=tuple(sorted(times, key=lambda time: (-time.table_ms, str(time.operator)))),
+        table_ms=sum(time.table_ms for time in times),
+        corrected_ms=predictor.operators_ms(counts.items()),
+    )

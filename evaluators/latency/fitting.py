@@ -1,0 +1,204 @@
+"""Fits a correction on whole models that were measured end to end, and chooses its form by leaving models out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from evaluators.latency.correction import PAIRS, PRODUCTS, Correction, ModelError
+from evaluators.latency.workload import Operator
+
+RIDGE = 1e-3
+"""Weight of the pull towards one scale and no overhead, against a squared relative error of a model."""
+MODELS_BEYOND_COEFFICIENTS = 3
+"""With fewer models more than coefficients, leaving one out says nothing about a form."""
+MODELS_WITH_ENDS = 6
+"""From so many models on, the fastest and the slowest are never left out."""
+SIMPLER_WITHIN = 1.1
+"""A form with fewer coefficients is taken if its error is within this factor of the best one's."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredModel:
+    """A whole model: the work that it does, and how long that takes.
+
+    Attributes:
+        name: The model's policy, for people.
+        work: Operators, how often each runs, and its time by the table in ms, without correction.
+        measured_ms: Time of the whole model, above 0.
+    """
+
+    name: str
+    work: tuple[tuple[Operator, int, float], ...]
+    measured_ms: float
+
+
+class Term(IntEnum):
+    """What a time is a sum of: a column of the design, in ms or as a count."""
+
+    PRODUCTS = 0
+    """Times of operators that multiply by weights."""
+    OTHERS = 1
+    """Times of all others."""
+    OPERATORS = 2
+    """Number of operators."""
+    PAIRS = 3
+    """Number of changes between float and integer."""
+    CALL = 4
+    """One."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """Which coefficients a correction has.
+
+    Attributes:
+        apart: Whether operators without weights have a scale of their own.
+        overheads: Terms with a coefficient in ms.
+    """
+
+    apart: bool
+    overheads: tuple[Term, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Number of coefficients."""
+        return 1 + self.apart + len(self.overheads)
+
+
+FORMS = (
+    Form(apart=False),
+    Form(apart=False, overheads=(Term.CALL,)),
+    Form(apart=True),
+    Form(apart=False, overheads=(Term.CALL, Term.OPERATORS)),
+    Form(apart=False, overheads=(Term.CALL, Term.PAIRS)),
+    Form(apart=True, overheads=(Term.CALL,)),
+    Form(apart=True, overheads=(Term.CALL, Term.OPERATORS)),
+    Form(apart=True, overheads=(Term.CALL, Term.PAIRS)),
+    Form(apart=True, overheads=(Term.CALL, Term.OPERATORS, Term.PAIRS)),
+)
+"""Forms to choose from, by rising number of coefficients."""
+
+
+def fit_correction(models: Sequence[MeasuredModel]) -> Correction:
+    """Fit the form of correction that predicts left-out models best.
+
+    Args:
+        models: Two or more whole models; the more, the more coefficients are tried.
+
+    Returns:
+        The correction with its leave-one-out error and the models one by one.
+
+    Raises:
+        ValueError: Fewer than two models, or a time that is not above 0.
+    """
+    if len(models) < 2:
+        raise ValueError(f"a correction is fitted on two or more models; got {len(models)}; measure more")
+    design_MT = np.stack([_terms(model) for model in models])
+    measured_M = np.array([model.measured_ms for model in models])
+    sums_M = design_MT[:, Term.PRODUCTS] + design_MT[:, Term.OTHERS]
+    times_M = np.concatenate([sums_M, measured_M])
+    if not (np.isfinite(times_M).all() and (times_M > 0).all()):
+        raise ValueError(
+            f"times are finite and above 0 ms; got sums of operators {sums_M.tolist()} and measured times "
+            f"{measured_M.tolist()}; measure again"
+        )
+    errors = {form: _mean_error(form, design_MT, measured_M) for form in FORMS if _fits(form, design_MT, measured_M)}
+    best = min(errors.values())
+    form = next(form for form in sorted(errors, key=lambda f: f.size) if errors[form] <= SIMPLER_WITHIN * best)
+    return _correction(form, models, design_MT, measured_M)
+
+
+def solve(form: Form, design_MT: Floats, measured_M: Floats) -> Floats:
+    """Return coefficients (T,) with the least sum of squared relative errors, all 0 or more, pulled towards one scale.
+
+    Args:
+        form: Which coefficients there are; the others are 0, and without a scale of its own `OTHERS` has the other's.
+        design_MT: Terms of the models, (M, T).
+        measured_M: Times of the models in ms, (M,).
+    """
+    from scipy.optimize import nnls
+
+    share_MT = design_MT / measured_M[:, None]
+    sums_M = share_MT[:, Term.PRODUCTS] + share_MT[:, Term.OTHERS]
+    scale = float(sums_M.sum() / (sums_M @ sums_M))
+    scaled = [share_MT[:, Term.PRODUCTS], share_MT[:, Term.OTHERS]] if form.apart else [sums_M]
+    columns_MC = np.stack([*scaled, *(share_MT[:, term] for term in form.overheads)], axis=1)
+    # A coefficient's pull is felt in units of the time that its term takes.
+    pull_C = np.sqrt(RIDGE * len(measured_M)) * columns_MC.mean(axis=0)
+    towards_C = pull_C * np.array([scale] * len(scaled) + [0.0] * len(form.overheads))
+    found_C, _ = nnls(np.vstack([columns_MC, np.diag(pull_C)]), np.concatenate([np.ones(len(measured_M)), towards_C]))
+    coefficients_T = np.zeros(len(Term))
+    coefficients_T[Term.PRODUCTS], coefficients_T[Term.OTHERS] = found_C[0], found_C[len(scaled) - 1]
+    coefficients_T[list(form.overheads)] = found_C[len(scaled) :]
+    return coefficients_T
+
+
+def left_out(form: Form, design_MT: Floats, measured_M: Floats) -> Floats:
+    """Return each model's time (M,) in ms as predicted by a fit on all others."""
+    rows = np.arange(len(measured_M))
+    return np.array([design_MT[m] @ solve(form, design_MT[rows != m], measured_M[rows != m]) for m in rows])
+
+
+def _fits(form: Form, design_MT: Floats, measured_M: Floats) -> bool:
+    """Whether there are models enough for a form, and no operator loses all of its time in it."""
+    if form.size == 1:
+        return True
+    if form.size + MODELS_BEYOND_COEFFICIENTS > len(measured_M):
+        return False
+    coefficients_T = solve(form, design_MT, measured_M)
+    return bool(min(coefficients_T[Term.PRODUCTS], coefficients_T[Term.OTHERS]) > 0)
+
+
+def _mean_error(form: Form, design_MT: Floats, measured_M: Floats) -> float:
+    errors_M = np.abs(left_out(form, design_MT, measured_M) / measured_M - 1)
+    return float(errors_M[_left_out_rows(measured_M)].mean())
+
+
+def _terms(model: MeasuredModel) -> Floats:
+    terms_T = np.zeros(len(Term))
+    terms_T[Term.CALL] = 1
+    for operator, count, raw_ms in model.work:
+        terms_T[Term.PRODUCTS if operator.kind in PRODUCTS else Term.OTHERS] += count * raw_ms
+        terms_T[Term.OPERATORS] += count
+        terms_T[Term.PAIRS] += count * (operator.kind in PAIRS)
+    return terms_T
+
+
+def _left_out_rows(measured_M: Floats) -> npt.NDArray[np.bool_]:
+    """Models that count as left out: all, or all but the ends where there are many."""
+    rows_M = np.ones(len(measured_M), dtype=np.bool_)
+    if len(measured_M) >= MODELS_WITH_ENDS:
+        rows_M[[measured_M.argmin(), measured_M.argmax()]] = False
+    return rows_M
+
+
+def _correction(form: Form, models: Sequence[MeasuredModel], design_MT: Floats, measured_M: Floats) -> Correction:
+    coefficients_T = solve(form, design_MT, measured_M)
+    counts_M = _left_out_rows(measured_M)
+    predicted_M = np.where(counts_M, left_out(form, design_MT, measured_M), design_MT @ coefficients_T)
+    report = [
+        ModelError(
+            name=models[m].name,
+            predicted_ms=float(predicted_M[m]),
+            measured_ms=float(measured_M[m]),
+            left_out=bool(counts_M[m]),
+        )
+        for m in np.argsort(-measured_M)
+    ]
+    errors = [entry.error_pct for entry in report if entry.left_out]
+    return Correction(
+        scale=float(coefficients_T[Term.PRODUCTS]),
+        other_scale=float(coefficients_T[Term.OTHERS]) if form.apart else None,
+        operator_overhead_ms=float(coefficients_T[Term.OPERATORS]),
+        pair_overhead_ms=float(coefficients_T[Term.PAIRS]),
+        overhead_ms=float(coefficients_T[Term.CALL]),
+        models=len(models),
+        median_error_pct=float(np.median(errors)),
+        max_error_pct=max(errors),
+        report=tuple(report),
+    )

@@ -1,0 +1,26 @@
+"""The latency table: measured times of operators on one target, stored with fingerprint, provenance and checksums."""
+
+from evaluators.latency.table.entry import Entry
+from evaluators.latency.table.fingerprint import Fingerprint, ForeignTableError, check_fingerprint
+from evaluators.latency.table.provenance import Provenance, Source, TimeUnit, UnitBasis
+from evaluators.latency.table.reading import TableError, load_table, parse_table
+from evaluators.latency.table.record import SCHEMA_VERSION, LatencyTable, WorkloadCorrection
+from evaluators.latency.table.schema import table_schema
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Entry",
+    "Fingerprint",
+    "ForeignTableError",
+    "LatencyTable",
+    "Provenance",
+    "Source",
+    "TableError",
+    "TimeUnit",
+    "UnitBasis",
+    "WorkloadCorrection",
+    "check_fingerprint",
+    "load_table",
+    "parse_table",
+    "table_schema",
+]

@@ -1,0 +1,194 @@
+import random
+from pathlib import Path
+
+import pytest
+
+from evaluators.latency.lookup import LatencyPredictor
+from evaluators.latency.table import ForeignTableError, LatencyTable, load_table
+from evaluators.latency.workload import Operator, OperatorKind, Workload
+from search_spaces.policy import Choice, Policy
+from search_spaces.space import SpaceConfig, build_space
+from search_spaces.units import ModelStructure
+from workers.profile import profile
+from workers.profiling import session as session_module
+from workers.profiling.refinement import blocks_of
+from workers.profiling.required import required_operators, working_set_bytes
+from workers.profiling.sampling import ProfileBudget
+from workers.profiling.session import ProfileSession, reference_of
+from workers.targets.onnxruntime_cpu import fingerprint
+
+WORKLOAD = Workload(batch=1, sequence_length=17)
+
+
+def operators_of(structure: ModelStructure, *keep: float) -> list[Operator]:
+    space = build_space(
+        structure,
+        SpaceConfig(keep=keep or (1.0, 0.5, 0.0)),
+        target_formats=("fp32", "w8a8", "w4"),
+        channel_multiple=8,
+    )
+    return list(required_operators(space, WORKLOAD))
+
+
+def open_session(device, structure: ModelStructure, out: Path | None = None, **budget: float) -> ProfileSession:
+    return ProfileSession(
+        device,
+        structure,
+        reference=reference_of(operators_of(structure), "fp32"),
+        target="t",
+        out=out,
+        budget=ProfileBudget(**{"rounds": 3, "runs": 4, **budget}),
+        generator=random.Random(0),
+        progress=lambda done, total: None,
+    )
+
+
+def refine(device, structure: ModelStructure, wanted: list[Operator], out: Path | None = None, **budget: float):
+    return open_session(device, structure, out, **budget).refine(blocks_of(wanted))
+
+
+def test_rows_hold_medians_spreads_repeats_and_working_sets(structure, steady_device) -> None:
+    device, wanted = steady_device(), operators_of(structure)
+    table = refine(device, structure, wanted)
+    assert {e.operator for e in table.entries} == set(wanted)
+    assert all((e.median_ms, e.spread_ms, e.repeats) == (sum(e.axes.values()), 0, 12) for e in table.entries)
+    assert all(e.working_set_bytes == working_set_bytes(structure, e.format) for e in table.entries)
+    assert all(size == working_set_bytes(structure, o.format) for o, size in device.calls)
+    assert table.provenance.clocks == "1 GHz"
+    assert table.provenance.notes == ()
+
+
+def test_what_the_file_holds_is_not_measured_again(structure, steady_device, tmp_path: Path) -> None:
+    wanted = operators_of(structure)
+    first, second, third = steady_device(), steady_device(), steady_device()
+    open_session(first, structure, tmp_path / "t.json").measure(wanted[:5])
+    refine(second, structure, wanted, tmp_path / "t.json")
+    assert set(wanted[5:]) <= set(second.sampled) <= {*wanted[5:], reference_of(wanted, "fp32")}
+    written = (tmp_path / "t.json").read_bytes()
+    whole = refine(third, structure, wanted, tmp_path / "t.json")
+    assert third.calls == []
+    assert (tmp_path / "t.json").read_bytes() == written
+    assert load_table(tmp_path / "t.json") == whole
+    assert {e.operator for e in whole.entries} == set(wanted)
+
+
+def test_an_interrupted_profile_keeps_what_was_finished(
+    structure, steady_device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "CHUNK", 4)
+    wanted = operators_of(structure)
+
+    class Interrupted(steady_device):
+        def sample(self, operator: Operator, **options: int) -> list[float]:
+            if len(self.calls) == 40:
+                raise KeyboardInterrupt
+            return super().sample(operator, **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        refine(Interrupted(), structure, wanted, tmp_path / "t.json")
+    kept = {e.operator for e in load_table(tmp_path / "t.json").entries}
+    assert len(kept) == 8
+    device = steady_device()
+    assert {e.operator for e in refine(device, structure, wanted, tmp_path / "t.json").entries} == set(wanted)
+    assert not kept & set(device.sampled) - {reference_of(wanted, "fp32")}
+
+
+def test_a_large_space_needs_few_measurements_and_all_its_times_are_known(structure, steady_device) -> None:
+    wanted = operators_of(structure, *(n / 64 for n in range(1, 65)))
+
+    def cost(operator: Operator) -> float:
+        sizes = [size for _, size in operator.axes]
+        return 0.01 + 1e-5 * sizes[0] * sizes[-1]
+
+    table = refine(steady_device(cost), structure, wanted)
+    assert len(table.entries) < len(wanted) / 2
+    predictor = LatencyPredictor(table, WORKLOAD)
+    errors = sorted(abs(predictor.operator_ms(o) / cost(o) - 1) for o in wanted)
+    assert errors[-1] < 0.05
+
+
+def test_a_refined_file_needs_nothing_more(structure, steady_device, tmp_path: Path) -> None:
+    wanted = operators_of(structure, *(n / 64 for n in range(1, 65)))
+    refine(steady_device(), structure, wanted, tmp_path / "t.json")
+    again = steady_device()
+    refine(again, structure, wanted, tmp_path / "t.json")
+    assert again.calls == []
+
+
+def test_when_time_is_over_the_coarse_grid_is_known_and_a_note_says_so(structure, steady_device, tmp_path) -> None:
+    wanted = operators_of(structure, *(n / 64 for n in range(1, 65)))
+    table = refine(steady_device(), structure, wanted, tmp_path / "t.json", seconds=0.0)
+    LatencyPredictor(table, WORKLOAD).check(wanted)
+    (note,) = table.provenance.notes
+    assert "before interpolation between widths was tried everywhere" in note
+    device = steady_device()
+    assert len(refine(device, structure, wanted, tmp_path / "t.json").entries) > len(table.entries)
+
+
+def test_a_noisy_machine_is_noted(structure, steady_device) -> None:
+    (note,) = refine(steady_device(noise=1.0), structure, operators_of(structure)).provenance.notes
+    assert "the machine is noisy" in note
+
+
+def test_clocks_that_change_in_the_middle_are_noted_and_their_rounds_made_up_for(structure, steady_device) -> None:
+    wanted = operators_of(structure)
+    device = steady_device(lambda operator: 2.0, pace=lambda number: 1.0 if number < 20 else 1.5)
+    table = refine(device, structure, wanted)
+    (note,) = table.provenance.notes
+    assert "clocks or other work changed meanwhile" in note
+    assert "rounds were measured again" in note
+    assert all(e.median_ms == pytest.approx(3.0) and e.spread_ms == 0 for e in table.entries)
+
+
+def test_a_machine_at_another_speed_than_the_file_is_noted(structure, steady_device, tmp_path: Path) -> None:
+    wanted = operators_of(structure)
+    refine(steady_device(), structure, [*wanted[:-1], reference_of(wanted, "fp32")], tmp_path / "t.json")
+    table = refine(steady_device(pace=lambda number: 1.5), structure, wanted, tmp_path / "t.json")
+    (note,) = table.provenance.notes
+    assert "the machine runs at another speed than when the table was begun" in note
+
+
+def test_a_table_of_one_point_without_spread_is_a_table(structure, steady_device) -> None:
+    only = Operator.of(OperatorKind.LAYER_NORM, tokens=17, features=64)
+    table = refine(steady_device(), structure, [only])
+    assert isinstance(table, LatencyTable)
+    (row,) = table.entries
+    assert (row.operator, row.spread_ms) == (only, 0)
+
+
+def test_nothing_to_measure_is_refused(structure, steady_device) -> None:
+    with pytest.raises(ValueError, match="at least one operator; got none"):
+        refine(steady_device(), structure, [])
+
+
+def test_a_file_of_another_target_is_left_alone(structure, steady_device, tmp_path: Path) -> None:
+    refine(steady_device(), structure, operators_of(structure), tmp_path / "t.json")
+
+    class Other(steady_device):
+        def fingerprint(self):
+            return super().fingerprint().model_copy(update={"threads": 2})
+
+    with pytest.raises(ForeignTableError, match="threads: 1 there, 2 here"):
+        open_session(Other(), structure, tmp_path / "t.json")
+
+
+def test_this_machine_is_profiled(tmp_path: Path, structure: ModelStructure) -> None:
+    seen: list[tuple[int, int]] = []
+    required = operators_of(structure)
+    table = profile(
+        required,
+        structure,
+        target="cpu-onnxruntime",
+        threads=1,
+        out=tmp_path / "t.json",
+        budget=ProfileBudget(rounds=2, max_rounds=2, runs=3),
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert load_table(tmp_path / "t.json") == table
+    assert table.fingerprint == fingerprint(1)
+    assert seen[-1] == (2 * len(required), 2 * len(required))
+    predictor = LatencyPredictor(table, WORKLOAD)
+    dense = Policy({unit.name: Choice(unit.groups, "fp32") for unit in structure.units})
+    small = Policy({unit.name: Choice(unit.groups // 2, "w8a8") for unit in structure.units})
+    assert 0.01 < predictor.policy_ms(structure, dense) < 100
+    assert predictor.policy_ms(structure, small) < predictor.policy_ms(structure, dense)

@@ -1,0 +1,103 @@
+"""Policies spread over a space, from the slowest to the fastest: what a correction is fitted on, or tried on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+from evaluators.latency.lookup import LatencyPredictor
+from search_spaces.formats import FORMATS, LayerType
+from search_spaces.policy import Choice, Policy
+from search_spaces.space import SearchSpace, UnitSpace
+
+MUTATIONS = 1000
+"""Changes that a random policy is moved towards its latency by, at most."""
+DRAWS = 3
+"""Times that as many mixed policies are drawn, as a small space gives some of them twice."""
+CLOSE = 0.01
+"""Relative distance from a latency that is near enough."""
+
+
+def spread_policies(space: SearchSpace, predictor: LatencyPredictor, count: int, *, seed: int) -> dict[str, Policy]:
+    """Return different policies of a space with a name each: dense, smallest, whole in each format, mixed ones between.
+
+    Args:
+        space: Where they come from; the dense one may lie outside.
+        predictor: Knows latencies, corrected or not.
+        count: How many, 4 or more; fewer come back where the space has no more.
+        seed: Seed of the mixed ones.
+    """
+    whole = _distinct({"dense": space.dense_policy(), "smallest": space.smallest_policy(), **_whole(space)})
+    # At least half are mixed as a search's are.
+    found = dict(list(whole.items())[: max(2, count // 2)])
+    wanted = count - len(found)
+    for attempt in range(DRAWS):
+        for number, policy in enumerate(mixed_policies(space, predictor, wanted, seed=seed + attempt), 1):
+            if len(found) < count and policy not in found.values():
+                found[f"mixed {number + attempt * wanted}"] = policy
+    return found
+
+
+def mixed_policies(
+    space: SearchSpace, predictor: LatencyPredictor, count: int, *, seed: int, uniform: bool = False
+) -> tuple[Policy, ...]:
+    """Return random policies whose latencies cover the range from dense to smallest.
+
+    Args:
+        space: Where they come from.
+        predictor: Knows latencies.
+        count: How many.
+        seed: Seed of latencies and policies.
+        uniform: Draw latencies uniformly; else they are the middles of equal parts of the range.
+    """
+    generator = random.Random(seed)
+    slowest_ms, fastest_ms = (
+        predictor.policy_ms(space.structure, policy) for policy in (space.dense_policy(), space.smallest_policy())
+    )
+    shares = [generator.random() if uniform else (number + 0.5) / count for number in range(count)]
+    targets_ms = [fastest_ms + share * (slowest_ms - fastest_ms) for share in shares]
+    return tuple(_towards(space, predictor, target_ms, generator) for target_ms in targets_ms)
+
+
+def _towards(space: SearchSpace, predictor: LatencyPredictor, target_ms: float, generator: random.Random) -> Policy:
+    """A random policy, changed unit by unit until its latency is near a given one."""
+
+    def distance(policy: Policy) -> float:
+        return abs(predictor.policy_ms(space.structure, policy) - target_ms)
+
+    policy = space.random_policy(generator)
+    best = distance(policy)
+    for _ in range(MUTATIONS):
+        if best <= CLOSE * target_ms:
+            break
+        name = generator.choice(space.unit_spaces).unit.name
+        changed = policy.replace(**{name: generator.choice(space.choices(name))})
+        if (found := distance(changed)) <= best:
+            policy, best = changed, found
+    return policy
+
+
+def _whole(space: SearchSpace) -> dict[str, Policy]:
+    """Every unit at its widest in one format, where the unit offers the format; by rising bits."""
+    formats = {name for s in space.unit_spaces for name in s.formats if s.unit.layer_type is not LayerType.EMBEDDING}
+    names = sorted(formats - {space.base_format}, key=lambda name: (-FORMATS.get(name).weight_bits, name))
+    return {
+        f"whole {name}": Policy(
+            {s.unit.name: Choice(s.keeps[0], name if name in s.formats else s.formats[0]) for s in space.unit_spaces}
+        )
+        for name in names
+    }
+
+
+def _in_format(space: UnitSpace, name: str, base_format: str) -> Choice:
+    keep = space.keeps[0]
+    if keep == 0:
+        return Choice(0, base_format)
+    return Choice(keep, name if name in space.formats else space.formats[0])
+
+
+def _distinct(named: Mapping[str, Policy]) -> dict[str, Policy]:
+    first: dict[Policy, str] = {}
+    for name, policy in named.items():
+        first.setdefault(policy, name)
+    return {name: policy for policy, name in first.items()}

@@ -1,0 +1,205 @@
+"""One run of the profiler: what the table file lacks, measured in chunks that are saved as they are done."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from evaluators.latency.table import Entry, ForeignTableError, LatencyTable, Provenance, load_table
+from evaluators.latency.workload import Operator, OperatorKind
+from search_spaces.units import ModelStructure
+from workers.profiling.notes import changed_since, clock_note, noise_note, unverified_note
+from workers.profiling.refinement import Block
+from workers.profiling.required import working_set_bytes
+from workers.profiling.sampling import ProfileBudget, Reference, Samples, sample_rounds
+from workers.targets.device import Device
+
+CHUNK = 32
+"""Operators that are measured together, in rounds, before the table is saved."""
+
+Progress = Callable[[int, int], None]
+"""Called with samples taken and samples in all, as far as it is known what needs to be measured."""
+
+
+class ProfileSession:
+    """Adds rows to a table.
+
+    Args:
+        device: What is measured.
+        structure: Model that the operators belong to.
+        reference: Operator that is timed between rounds.
+        target: Name of the target.
+        out: Table file; None keeps the table in memory.
+        budget: How much is measured.
+        generator: Source of orders and seeds.
+        progress: Called after every sample.
+
+    Raises:
+        ForeignTableError: `out` holds a table of another target, device, runtime or number of threads.
+        TableError: `out` is not a valid table.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        structure: ModelStructure,
+        *,
+        reference: Operator,
+        target: str,
+        out: Path | None,
+        budget: ProfileBudget,
+        generator: random.Random,
+        progress: Progress,
+    ) -> None:
+        self._device = device
+        self._structure = structure
+        self._target = target
+        self._out = out
+        self._budget = budget
+        self._generator = generator
+        self._progress = progress
+        self._reference = Reference(reference, working_set_bytes(structure, reference.format))
+        self._table = _existing(out, device, target)
+        self._started = time.monotonic()
+        self._samples_done = 0
+        self._taken: list[Samples] = []
+        self._notes: list[str] = []
+        self._earlier_notes = self._table.provenance.notes if self._table else ()
+
+    def measure(self, operators: Iterable[Operator]) -> LatencyTable:
+        """Measure those of the operators that the table lacks, and return the table.
+
+        Raises:
+            ValueError: There are none, and no table.
+        """
+        known = {entry.operator for entry in self._table.entries} if self._table else set()
+        wanted = [operator for operator in dict.fromkeys(operators) if operator not in known]
+        # Chunks are mixed so that each is alike in cost, and a drift of the clock tilts none of the widths.
+        self._generator.shuffle(wanted)
+        for start in range(0, len(wanted), CHUNK):
+            self._measure_chunk(wanted[start : start + CHUNK], left=len(wanted) - start)
+        if self._table is None:
+            raise ValueError("a latency table has at least one operator; got none; pass the operators of a space")
+        return self._table
+
+    def refine(self, blocks: Sequence[Block]) -> LatencyTable:
+        """Measure the blocks' grids and split them until interpolation holds, or time is over; return the table."""
+        table = self.measure(operator for block in blocks for operator in block.chosen())
+        while trials := {block: block.trials() for block in blocks if block.trials()}:
+            known = {entry.operator for entry in table.entries}
+            if self._is_late() and any(o not in known for found in trials.values() for o in found):
+                self._notes.append(unverified_note(len(trials)))
+                break
+            table = self.measure(o for block, found in trials.items() for o in (*block.chosen(), *found))
+            entries = {entry.operator: entry for entry in table.entries}
+            for block in trials:
+                block.split(entries)
+            table = self.measure(operator for block in trials for operator in block.chosen())
+        return self.finish()
+
+    def finish(self) -> LatencyTable:
+        """Write the notes of the run into the table, save and return it; one that gained no row stays as it is."""
+        assert self._table is not None
+        if not self._samples_done:
+            return self._table
+        self._notes += noise_note(self._table.entries)
+        self._keep(self._table.entries)
+        return self._table
+
+    def _measure_chunk(self, chunk: Sequence[Operator], *, left: int) -> None:
+        first, total = self._samples_done, self._samples_done + left * self._budget.rounds
+        jobs = {operator: working_set_bytes(self._structure, operator.format) for operator in chunk}
+        is_first = not self._reference.times_ms
+        samples = sample_rounds(
+            jobs,
+            self._reference,
+            self._device,
+            replace(self._budget, seconds=self._seconds(len(chunk) / left)),
+            self._generator,
+            progress=lambda taken: self._progress(min(first + taken, total), total),
+        )
+        if is_first:
+            self._notes += changed_since(self._table, self._reference)
+        self._taken.append(samples)
+        self._samples_done += len(chunk) * self._budget.rounds
+        added = [_entry(operator, jobs[operator], times_ms) for operator, times_ms in samples.times_ms.items()]
+        self._keep((*(self._table.entries if self._table else ()), *added))
+        self._progress(self._samples_done, total)
+
+    def _seconds(self, share: float) -> float | None:
+        """Time that a share of what is wanted may take."""
+        if self._budget.seconds is None:
+            return None
+        return max(0.0, self._budget.seconds - (time.monotonic() - self._started)) * share
+
+    def _is_late(self) -> bool:
+        return self._budget.seconds is not None and time.monotonic() - self._started > self._budget.seconds
+
+    def _keep(self, entries: Sequence[Entry]) -> None:
+        """Make the table of these rows, sorted by operator, and save it."""
+        before = self._table.provenance if self._table else Provenance(measured_at=None)
+        notes = (*self._earlier_notes, *clock_note(self._taken, self._reference), *self._notes)
+        self._table = LatencyTable(
+            target=self._target,
+            fingerprint=self._device.fingerprint(),
+            provenance=before.model_copy(
+                update={
+                    "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "rounds": max(before.rounds or 1, *(samples.rounds for samples in self._taken)),
+                    "clocks": self._device.clocks(),
+                    "notes": tuple(dict.fromkeys(notes)),
+                }
+            ),
+            entries=tuple(sorted(entries, key=lambda entry: str(entry.operator))),
+            corrections=self._table.corrections if self._table else (),
+        )
+        if self._out is not None:
+            self._table.save(self._out)
+
+
+def reference_of(operators: Sequence[Operator], base_format: str) -> Operator:
+    """Return the operator to time between rounds: of middle size, and the same whenever a space is profiled again.
+
+    Args:
+        operators: One or more operators of the space.
+        base_format: Format of what is not quantized; its products are preferred.
+    """
+    products = [o for o in operators if o.kind is OperatorKind.LINEAR and o.format == base_format]
+    found = sorted(products or operators, key=lambda o: (math.prod(size for _, size in o.axes), str(o)))
+    return found[len(found) // 2]
+
+
+def _existing(out: Path | None, device: Device, target: str) -> LatencyTable | None:
+    if out is None or not out.exists():
+        return None
+    table = load_table(out)
+    differences = [*table.fingerprint.differences(device.fingerprint())]
+    if table.target != target:
+        differences.append(f"target: {table.target!r} there, {target!r} here")
+    if differences:
+        raise ForeignTableError(
+            f"a table file holds times of one device, runtime and number of threads; {out} differs: "
+            f"{'; '.join(differences)}; name another file to write to"
+        )
+    return table
+
+
+def _entry(operator: Operator, working_set: int, times_ms: Sequence[float]) -> Entry:
+    low, median, high = (float(x) for x in np.percentile(times_ms, [25, 50, 75]))
+    return Entry(
+        kind=operator.kind,
+        format=operator.format,
+        function=operator.function,
+        axes=dict(operator.axes),
+        median_ms=median,
+        spread_ms=high - low,
+        repeats=len(times_ms),
+        working_set_bytes=working_set,
+    )

@@ -1,0 +1,108 @@
+"""Times whole models end to end, and fits what the sums of their operators miss."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from evaluators.latency.fitting import MeasuredModel, fit_correction
+from evaluators.latency.lookup import LatencyPredictor
+from evaluators.latency.table import LatencyTable
+from evaluators.latency.workload import Operator, Workload
+from workers.profiling.threads import pinned
+from workers.targets.device import TimedModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeModel:
+    """A model that is timed end to end for the correction.
+
+    Attributes:
+        name: Its policy, for people.
+        operators: Its operators, with how often each runs.
+        timed: The model in the runtime's own form.
+    """
+
+    name: str
+    operators: Counter[Operator]
+    timed: TimedModel
+
+
+def time_models(
+    models: Sequence[TimedModel],
+    *,
+    threads: int,
+    rounds: int,
+    runs: int,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[float]:
+    """Time models in rounds, each in a random order, and return the median over all runs of each in ms.
+
+    Many rounds of few runs say more than few of many: what disturbs a run mostly disturbs its neighbours too.
+
+    Args:
+        models: What to time.
+        threads: Threads of the runtime; the models are kept on as many CPUs.
+        rounds: Passes over all models.
+        runs: Timed runs of a model in a pass.
+        seed: Seed of the orders.
+        progress: Called after every sample.
+    """
+    generator = random.Random(seed)
+    samples_ms: list[list[float]] = [[] for _ in models]
+    with pinned(threads):
+        for number in range(rounds):
+            for place, index in enumerate(generator.sample(range(len(models)), len(models))):
+                samples_ms[index].extend(models[index].sample(runs=runs))
+                if progress is not None:
+                    progress(number * len(models) + place + 1, rounds * len(models))
+    return [float(median(times_ms)) for times_ms in samples_ms]
+
+
+def measure_correction(
+    table: LatencyTable,
+    workload: Workload,
+    models: Iterable[WholeModel],
+    *,
+    rounds: int = 12,
+    runs: int = 10,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> LatencyTable:
+    """Time whole models end to end and fit what the sums of their operators miss.
+
+    Args:
+        table: Table that answers for their operators.
+        workload: What the models are fed with.
+        models: Two or more models of different cost; the more, the more coefficients can be fitted.
+        rounds: Passes over all models, each in a random order and with fresh sessions.
+        runs: Timed runs of a model in a round.
+        seed: Seed of the orders.
+        progress: Called after every sample.
+
+    Returns:
+        The table with the correction of that workload; `fit` in it holds the error on left-out models.
+    """
+    models = list(models)
+    measured_ms = time_models(
+        [model.timed for model in models],
+        threads=table.fingerprint.threads,
+        rounds=rounds,
+        runs=runs,
+        seed=seed,
+        progress=progress,
+    )
+    predictor = LatencyPredictor(table, workload)
+    measured = [
+        MeasuredModel(
+            name=model.name,
+            work=tuple((o, count, predictor.operator_ms(o)) for o, count in model.operators.items()),
+            measured_ms=time_ms,
+        )
+        for model, time_ms in zip(models, measured_ms, strict=True)
+    ]
+    return table.with_correction(workload, fit_correction(measured))

@@ -1,0 +1,57 @@
+"""How an operator is repeated with other weights, so that these come from the same cache or memory as in a model."""
+
+import math
+
+from evaluators.latency.workload import Operator, OperatorKind
+from search_spaces.formats import FORMATS
+
+TARGET_WEIGHT_BYTES = 8 * 2**20
+"""Weights of all copies together, about."""
+MAX_WORKING_SET_BYTES = 128 * 2**20
+"""More than this is in memory whatever the model's size."""
+MAX_COPIES = 16
+COPIES_MULTIPLICATIONS = 2 * 10**8
+"""Multiplications of all copies together, at most: beyond this a call's own cost no longer matters."""
+_WEIGHTED = (OperatorKind.LINEAR, OperatorKind.EMBEDDING, OperatorKind.CONVOLUTION, OperatorKind.DEPTHWISE)
+
+
+def weight_bytes(operator: Operator) -> int:
+    """Bytes of weights that one copy of an operator reads, 0 where it has none worth counting."""
+    if operator.kind is OperatorKind.LINEAR:
+        number_format = FORMATS.get(str(operator.format))
+        return number_format.weight_bytes(operator.axis("out_features"), operator.axis("in_features"))
+    if operator.kind is OperatorKind.EMBEDDING:
+        number_format = FORMATS.get(operator.format or "fp32")
+        return number_format.weight_bytes(operator.axis("rows"), operator.axis("features"))
+    if operator.kind is OperatorKind.CONVOLUTION:
+        columns = operator.axis("in_channels") * operator.axis("kernel") ** 2
+        return FORMATS.get(str(operator.format)).weight_bytes(operator.axis("out_channels"), columns)
+    return 0
+
+
+def copies_of(operator: Operator) -> int:
+    """How many copies of an operator stand in its graph."""
+    weight = weight_bytes(operator)
+    if weight == 0:
+        return MAX_COPIES
+    copies = min(MAX_COPIES, TARGET_WEIGHT_BYTES // weight)
+    if operator.kind is OperatorKind.EMBEDDING:
+        return max(1, copies)
+    if operator.kind is OperatorKind.CONVOLUTION:
+        axes = ["batch", "height", "width", "in_channels", "out_channels", "kernel", "kernel"]
+    else:
+        axes = ["tokens", "in_features", "out_features"]
+    return max(2, min(copies, COPIES_MULTIPLICATIONS // math.prod(operator.axis(a) for a in axes)))
+
+
+def displaced_by(operator: Operator, copies: int, working_set_bytes: int) -> int:
+    """Bytes of other data to read between two runs of the copies; 0 where the operator reads no weights.
+
+    Args:
+        operator: What is timed.
+        copies: How many of it, each with weights of its own.
+        working_set_bytes: What the model reads between two runs of the same weights; see `Device.sample`.
+    """
+    if operator.kind not in _WEIGHTED:
+        return 0
+    return max(0, min(working_set_bytes, MAX_WORKING_SET_BYTES) - copies * weight_bytes(operator))

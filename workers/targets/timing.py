@@ -1,0 +1,76 @@
+"""Times calls on this machine's CPU: warm-up, caches as in a model, and no time that other programs took."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from workers.targets.run_queue import RunQueueWait
+
+SAMPLE_SECONDS = 0.25
+"""After this time no further run of an operator's sample starts."""
+MODEL_SECONDS = 10
+"""After this time no further run of a whole model's sample starts."""
+WARM_UP_RUNS = 3
+MIN_RUNS = 3
+
+
+def time_calls(
+    call: Callable[[], object], *, runs: int, limit_s: float, displaced_bytes: int = 0
+) -> npt.NDArray[np.float64]:
+    """Time a call.
+
+    Args:
+        call: What to time.
+        runs: Timed runs after the warm-up.
+        limit_s: After this time no further run starts, once there are three.
+        displaced_bytes: Other data that is read before each run, outside the measured time, and displaces the weights
+            from caches of that size.
+
+    Returns:
+        Milliseconds of each run, (runs,) or fewer; time that the calling thread waited for a CPU is not part of them.
+    """
+    return time_copies((call,), runs=runs, limit_s=limit_s, displaced_bytes=displaced_bytes)
+
+
+def time_copies(
+    calls: Sequence[Callable[[], object]],
+    *,
+    runs: int,
+    limit_s: float,
+    displaced_bytes: int = 0,
+    between: Callable[[], object] | None = None,
+) -> npt.NDArray[np.float64]:
+    """Time calls that do alike, each by itself; see `time_calls`.
+
+    Args:
+        calls: What to time: each once in a run.
+        runs: Timed runs after the warm-up.
+        limit_s: After this time no further run starts, once there are three.
+        displaced_bytes: Other data that is read before each run.
+        between: Called before each call, outside the measured time: work that a model does between two of its kind.
+
+    Returns:
+        Mean milliseconds of a call in each run, (runs,) or fewer.
+    """
+    displaced = np.ones(displaced_bytes // 8, np.int64)
+    for call in (*calls, *[calls[-1]] * (WARM_UP_RUNS - 1)):
+        call()
+    elapsed_ns: list[int] = []
+    end_ns = time.perf_counter_ns() + int(limit_s * 1e9)
+    with RunQueueWait() as wait:
+        while len(elapsed_ns) < runs and (len(elapsed_ns) < MIN_RUNS or time.perf_counter_ns() < end_ns):
+            displaced.sum()
+            elapsed_ns.append(sum(_elapsed_ns(call, between, wait) for call in calls))
+    return np.array(elapsed_ns) / 1e6 / len(calls)
+
+
+def _elapsed_ns(call: Callable[[], object], between: Callable[[], object] | None, wait: RunQueueWait) -> int:
+    if between is not None:
+        between()
+    waited_ns, start_ns = wait.nanoseconds(), time.perf_counter_ns()
+    call()
+    ran_ns = time.perf_counter_ns() - start_ns
+    # Time without a CPU is other programs' doing.
+    return max(1, ran_ns - (wait.nanoseconds() - waited_ns))

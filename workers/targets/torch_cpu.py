@@ -1,0 +1,127 @@
+"""PyTorch on this machine's CPU: the times of operators and of whole models, run operator by operator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evaluators.latency.table import Fingerprint
+from evaluators.latency.workload import Operator, OperatorKind, Workload
+from workers.targets.copies import copies_of, displaced_by
+from workers.targets.cpu import cpu_clocks, cpu_model, system_name
+from workers.targets.timing import MODEL_SECONDS, SAMPLE_SECONDS, time_calls, time_copies
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from evaluators.tasks import Task
+
+NEIGHBOURS = (
+    Operator.of(OperatorKind.LINEAR, format="fp32", tokens=32, in_features=256, out_features=256),
+    Operator.of(OperatorKind.ATTENTION_CORE, batch=1, sequence=32, heads=8, queries=1, head_dim=32),
+    Operator.of(OperatorKind.ACTIVATION, function="gelu", tokens=32, features=1024),
+    Operator.of(OperatorKind.LAYER_NORM, tokens=32, features=256),
+)
+"""What runs before each timed call, but for its own kind: in a model too, other code has used the caches since."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TorchCpuModel:
+    """A whole model with real kernels.
+
+    Attributes:
+        model: The model.
+        inputs: Its inputs by name.
+        threads: Threads of the runtime.
+    """
+
+    model: nn.Module
+    inputs: Mapping[str, Tensor]
+    threads: int
+
+    def sample(self, *, runs: int) -> tuple[float, ...]:
+        """Time the model; see `TimedModel.sample`."""
+        with _inference(self.threads):
+            times_ms = time_calls(lambda: self.model(**self.inputs), runs=runs, limit_s=MODEL_SECONDS)
+        return tuple(times_ms.tolist())
+
+
+class TorchCpu:
+    """Times operators with torch's own kernels.
+
+    An operator runs several times, each with weights of its own, so that these come from memory as in a model, and with
+    other operators in between. What a call costs in Python and in the dispatcher is part of the time: a model in torch
+    pays it for every operator.
+
+    Args:
+        threads: Threads of one operator.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+
+    def fingerprint(self) -> Fingerprint:
+        """Return the fingerprint of this machine."""
+        device, flags = cpu_model()
+        return Fingerprint(
+            device=device,
+            flags=flags,
+            runtime="torch",
+            runtime_version=version("torch"),
+            threads=self.threads,
+            os=system_name(),
+        )
+
+    def clocks(self) -> str | None:
+        """Return the frequency governor and the present clock where the system tells them."""
+        return cpu_clocks()
+
+    def sample(self, operator: Operator, *, runs: int, seed: int, working_set_bytes: int) -> tuple[float, ...]:
+        """Time an operator; see `Device.sample`."""
+        import torch
+
+        from workers.export.torch_layers import CPU_FORMS
+        from workers.targets.torch_operators import build_calls
+
+        copies = copies_of(operator)
+        with _inference(self.threads):
+            cpu = torch.device("cpu")
+            calls = build_calls(operator, copies=copies, seed=seed, device=cpu, forms=CPU_FORMS)
+            others = [other for other in NEIGHBOURS if other.kind is not operator.kind]
+            neighbours = [build_calls(o, copies=1, seed=0, device=cpu, forms=CPU_FORMS)[0] for o in others]
+            times_ms = time_copies(
+                calls,
+                runs=runs,
+                limit_s=SAMPLE_SECONDS,
+                displaced_bytes=displaced_by(operator, copies, working_set_bytes),
+                between=lambda: [neighbour() for neighbour in neighbours],
+            )
+        return tuple(times_ms.tolist())
+
+    def whole_model(self, model: nn.Module, task: Task, workload: Workload, folder: Path) -> TorchCpuModel:
+        """Give a copy of the model its kernels; see `Device.whole_model`. Nothing is written."""
+        import torch
+
+        from workers.export.torch_layers import CPU_FORMS, torch_form
+
+        inputs = task.random_inputs(workload.batch, workload.sequence_length, seed=1)
+        form = torch_form(model, CPU_FORMS, torch.device("cpu"))
+        return TorchCpuModel(model=form, inputs=inputs, threads=self.threads)
+
+
+@contextmanager
+def _inference(threads: int) -> Iterator[None]:
+    """Set the number of threads, and no gradients, while the block runs."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(before)

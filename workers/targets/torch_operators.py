@@ -1,0 +1,214 @@
+"""One operator as calls of torch modules: what a model in torch runs for it, several times with other weights.
+
+Shapes: B batch, S sequence, T tokens, K in_features, O out_features, H heads, D head_dim.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from evaluators.latency.workload import Operator, OperatorKind
+from search_spaces.formats import FORMATS, ActivationPrecision, Format
+from search_spaces.registry import Registry
+from workers.export.torch_layers import Forms, Int8KernelLinear, quantize_tensor
+from workers.quantization.embedding import make_embedding
+from workers.quantization.float_linear import FLOAT_TYPES
+from workers.quantization.linear import CallScope, DynamicInt8Linear, make_linear
+from workers.targets.device import KernelError
+
+MAX_DRAWN = 2**20
+Call = Callable[[], object]
+
+
+@dataclass(slots=True, kw_only=True)
+class Draw:
+    """Random weights and inputs on a device; inputs of one name are drawn once and read by all copies.
+
+    Attributes:
+        generator: Source of numbers, on the CPU.
+        device: Where the tensors go.
+        forms: Layers with the device's kernels.
+    """
+
+    generator: torch.Generator
+    device: torch.device
+    forms: Forms
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Draw float32 values; a large tensor repeats the first ones, as no kernel's time depends on them."""
+        size = math.prod(shape)
+        drawn = torch.randn(min(size, MAX_DRAWN), generator=self.generator)
+        return drawn.repeat(math.ceil(size / len(drawn)))[:size].view(shape).to(self.device)
+
+    def integers(self, low: int, high: int, *shape: int, dtype: torch.dtype) -> Tensor:
+        """Draw integers from `low` to `high` - 1."""
+        return torch.randint(low, high, shape, generator=self.generator, dtype=dtype).to(self.device)
+
+    def input(self, name: str, *shape: int) -> Tensor:
+        """An input of normal values."""
+        if name not in self.inputs:
+            self.inputs[name] = self.normal(*shape)
+        return self.inputs[name]
+
+    def hidden(self, operator: Operator, axis: str, name: str = "x") -> Tensor:
+        """An input of shape (1, T, axis)."""
+        return self.input(name, 1, operator.axis("tokens"), operator.axis(axis))
+
+
+BUILDERS: Registry[Callable[[Draw, Operator], Call]] = Registry("torch operator")
+
+
+def build_calls(operator: Operator, *, copies: int, seed: int, device: torch.device, forms: Forms) -> tuple[Call, ...]:
+    """Return calls that each run an operator, with distinct weights.
+
+    Args:
+        operator: What to run.
+        copies: How many times.
+        seed: Seed of weights and inputs.
+        device: Where it runs.
+        forms: Layers with the device's kernels.
+
+    Raises:
+        KernelError: The device has no kernel for the operator.
+    """
+    if operator.kind.value not in BUILDERS:
+        raise KernelError(
+            f"torch runs feature maps in float32 only; got the operator {operator}; leave int8 convolutions ('w8a8s') "
+            "to a target that lists them (`paretrim targets`)"
+        )
+    draw = Draw(generator=torch.Generator().manual_seed(seed), device=device, forms=forms)
+    build = BUILDERS.get(operator.kind.value)
+    return tuple(build(draw, operator) for _ in range(copies))
+
+
+def _refuse_format(operator: Operator) -> KernelError:
+    return KernelError(
+        f"the target has a kernel for every format that it lists; it has none for {operator}; take a format of "
+        "`paretrim targets`"
+    )
+
+
+@BUILDERS.register(OperatorKind.LINEAR.value)
+def _linear(draw: Draw, operator: Operator) -> Call:
+    target = FORMATS.get(str(operator.format))
+    tensors = _weights(draw, target, operator.axis("out_features"), operator.axis("in_features"))
+    layer = make_linear(tensors, target, in_features=operator.axis("in_features"), scope=CallScope())
+    if type(layer) is not nn.Linear:
+        if type(layer) not in draw.forms:
+            raise _refuse_format(operator)
+        layer = draw.forms[type(layer)](layer)
+    input = draw.hidden(operator, "in_features")
+    if isinstance(layer, Int8KernelLinear):
+        # `QUANTIZE` has made the codes.
+        codes, multiply = quantize_tensor(input), layer.multiply
+        return lambda: multiply(codes)
+    return lambda: layer(input)
+
+
+def _weights(draw: Draw, target: Format, rows: int, columns: int) -> dict[str, Tensor]:
+    """Stored tensors of a linear layer in a format."""
+    bias = {"bias": draw.normal(rows)}
+    if not target.is_quantized:
+        return {"weight": draw.normal(rows, columns).to(FLOAT_TYPES.get(target.activation, torch.float32)), **bias}
+    blocks = 1 if target.group_size is None else math.ceil(columns / target.group_size)
+    scale = {"scale": draw.normal(rows, blocks).abs() + 1e-3}
+    if target.is_float8:
+        return {"codes": draw.normal(rows, columns).to(torch.float8_e4m3fn), **scale, **bias}
+    if target.symmetric:
+        return {"codes": draw.integers(-127, 128, rows, columns, dtype=torch.int8), **scale, **bias}
+    levels = 2**target.weight_bits
+    zeros = {"zeros": draw.integers(0, levels, rows, blocks, dtype=torch.uint8)}
+    return {"codes": draw.integers(0, levels, rows, columns, dtype=torch.uint8), **scale, **zeros, **bias}
+
+
+@BUILDERS.register(OperatorKind.QUANTIZE.value)
+def _quantize(draw: Draw, operator: Operator) -> Call:
+    if draw.forms.get(DynamicInt8Linear) is not Int8KernelLinear:
+        raise _refuse_format(operator)
+    input = draw.hidden(operator, "features")
+    return lambda: quantize_tensor(input)
+
+
+@BUILDERS.register(OperatorKind.ATTENTION_CORE.value)
+def _attention_core(draw: Draw, operator: Operator) -> Call:
+    batch, sequence, heads, queries, head_dim = (
+        operator.axis(a) for a in ("batch", "sequence", "heads", "queries", "head_dim")
+    )
+    query, key, value = (
+        draw.input(name, batch, sequence, count * head_dim)
+        for name, count in (("query", heads * queries), ("key", heads), ("value", heads))
+    )
+
+    def split(flat: Tensor) -> Tensor:
+        """(B, S, H*D) to (B, H, S, D)."""
+        return flat.view(batch, sequence, -1, head_dim).transpose(1, 2)
+
+    def attend() -> Tensor:
+        mixed_BHSD = nn.functional.scaled_dot_product_attention(
+            split(query), split(key), split(value), enable_gqa=queries > 1
+        )
+        return mixed_BHSD.transpose(1, 2).contiguous().reshape(batch, sequence, -1)
+
+    return attend
+
+
+@BUILDERS.register(OperatorKind.ACTIVATION.value)
+def _activation(draw: Draw, operator: Operator) -> Call:
+    from transformers.activations import ACT2FN
+
+    name = str(operator.function).removeprefix("gated_")
+    if name not in ACT2FN:
+        raise KernelError(
+            f"activation functions are those of transformers ({', '.join(sorted(ACT2FN))}); got {name!r}; leave the "
+            "unit out of the space"
+        )
+    function, input = ACT2FN[name], draw.hidden(operator, "features")
+    if name == operator.function:
+        return lambda: function(input)
+    gate = draw.hidden(operator, "features", "gate")
+    return lambda: function(input) * gate
+
+
+@BUILDERS.register(OperatorKind.LAYER_NORM.value)
+def _layer_norm(draw: Draw, operator: Operator) -> Call:
+    norm = nn.LayerNorm(operator.axis("features"), eps=1e-5, device=draw.device)
+    input, residual = draw.hidden(operator, "features"), draw.hidden(operator, "features", "residual")
+    return lambda: norm(input + residual)
+
+
+@BUILDERS.register(OperatorKind.EMBEDDING.value)
+def _embedding(draw: Draw, operator: Operator) -> Call:
+    rows, features = operator.axis("rows"), operator.axis("features")
+    ids = draw.integers(0, rows, 1, operator.axis("tokens"), dtype=torch.int64)
+    if operator.format is None:
+        tensors = {"weight": draw.normal(rows, features)}
+    else:
+        codes = draw.integers(-127, 128, rows, features, dtype=torch.int8)
+        tensors = {"codes": codes, "scale": draw.normal(rows, 1)}
+    table = make_embedding(tensors, FORMATS.get(operator.format or "fp32"))
+    return lambda: table(ids)
+
+
+@BUILDERS.register(OperatorKind.CONVOLUTION.value, OperatorKind.DEPTHWISE.value)
+def _convolution(draw: Draw, operator: Operator) -> Call:
+    """Convolution over an input that gives the output's size without padding."""
+    if FORMATS.get(str(operator.format)).activation is not ActivationPrecision.NONE:
+        raise _refuse_format(operator)
+    kernel, stride = operator.axis("kernel"), operator.axis("stride")
+    height, width = ((operator.axis(a) - 1) * stride + kernel for a in ("height", "width"))
+    depthwise = operator.kind is OperatorKind.DEPTHWISE
+    channels_in, channels_out = (
+        operator.axis("channels" if depthwise else name) for name in ("in_channels", "out_channels")
+    )
+    groups = channels_out if depthwise else 1
+    layer = nn.Conv2d(channels_in, channels_out, kernel, stride=stride, groups=groups, device="meta")
+    layer.weight = nn.Parameter(draw.normal(*layer.weight.shape))
+    layer.bias = nn.Parameter(draw.normal(channels_out))
+    pixels = draw.input("pixels", operator.axis("batch"), channels_in, height, width)
+    return lambda: layer(pixels)
