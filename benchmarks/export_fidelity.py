@@ -30,7 +30,8 @@ from benchmarks.jobs import job_for
 from benchmarks.recording import record
 from controller.preparation import describe, price
 from search_spaces.policy import Policy
-from workers.export.artifact import METRIC_TOLERANCE, ArtifactError, ExportReport, ExportRequest, export_artifact
+from workers.export.artifact import METRIC_TOLERANCE, ArtifactError, ExportRequest, export_artifact
+from workers.export.report import ExportReport
 from workers.trial import TrialWorker
 
 _SHARED = Path(__file__).parents[2] / "shared"

@@ -16,8 +16,9 @@ from controller.results import ExportSummary
 from controller.storage.engine import open_database
 from controller.storage.repository import Repository
 from controller.study_summary import StudySummary, summarise
-from workers.export.artifact import ArtifactError, ExportReport, ExportRequest, check_place, export_artifact
+from workers.export.artifact import ArtifactError, ExportRequest, check_place, export_artifact
 from workers.export.card import render_card
+from workers.export.report import ExportReport
 from workers.trial import TrialWorker
 
 

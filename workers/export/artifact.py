@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict
+from typing import Any
 
 from evaluators.scores import Costs
 from evaluators.tasks import Example
 from search_spaces.policy import Policy
+from workers.export.compare import describe_deviation, layer_differences
+from workers.export.huggingface import export_huggingface
+from workers.export.layer_forms import FolderError
+from workers.export.measurement import Measurement, VerifyRequest
 from workers.export.onnx import ExportError, export_onnx
-from workers.export.verify import Measurement, SplitMeasurement, VerifyRequest, verify_in_fresh_process
+from workers.export.policy_picture import draw_policy
+from workers.export.recount import count_layers
+from workers.export.report import ExportReport
+from workers.export.verify import verify_in_fresh_process
 from workers.protocol import Split, WorkerSpec
 from workers.recover import RecoveryReport
+from workers.targets import TARGETS
+from workers.targets.base import ONNX_FILE, ExportForm
 from workers.trial import TrialWorker, workload_of
 
-SCHEMA_VERSION = 1
 METRIC_TOLERANCE = 0.003
 """Largest gap between the searched and the exported metric, as a fraction."""
 EXAMPLES_TOLERANCE = 2
@@ -32,79 +39,12 @@ SPLIT_EXAMPLES_TOLERANCE = 3
 """Examples that may flip within one split, so that opposite gaps of two splits do not make up for each other."""
 COSINE_TOLERANCE = 0.995
 """Smallest cosine between searched and exported logits."""
-_SPLITS = (Split.SEARCH, Split.HOLDOUT)
+SPLITS = (Split.SEARCH, Split.HOLDOUT)
+"""Splits that an artifact is scored on."""
 
 
 class ArtifactError(ExportError):
     """The artifact is not what was searched, or has no place; nothing was released."""
-
-
-class ExportReport(BaseModel):
-    """What `report.json` holds: searched beside exported.
-
-    Attributes:
-        schema_version: Version of this form.
-        study: Name of the study.
-        trial: Number of the trial.
-        policy_digest: Identity of the policy.
-        metric: Name of the metric.
-        dense_metric: Metric of the dense model by split.
-        splits: Searched and exported metric and logits by split.
-        metric_gap: Exported less searched metric over the examples of all splits.
-        latency_predicted_ms: By the latency table.
-        latency_low_ms: Lower bound by the correction's error.
-        latency_high_ms: Upper bound.
-        dense_latency_predicted_ms: Prediction for the dense model.
-        latency_measured_ms: Median of the artifact in a process of its own.
-        latency_p99_ms: 99th percentile.
-        dense_latency_measured_ms: Median of the dense model as ONNX, in turn with the artifact.
-        latency_error: (measured - predicted) / predicted.
-        size_predicted_bytes: Parameters as stored.
-        size_file_bytes: Size of model.onnx.
-        dense_size_bytes: Parameters of the dense model.
-        peak_memory_bytes: Largest resident memory of the verifying process.
-        runtime: Name and version of the runtime.
-        batch: Examples in one call.
-        sequence_length: Tokens of an example.
-        threads: Threads of the runtime.
-        foreign_table: Whether the latency table was measured on other hardware than this.
-        metric_tolerance: Largest gap of the metric that was allowed, as a fraction.
-        created: Time of the export, UTC.
-        recovery: What training did to the model, which then stands for the searched one; None without it.
-        files: SHA-256 of every other file as it was verified, by name; the card is not among them.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    schema_version: int = SCHEMA_VERSION
-    study: str
-    trial: int
-    policy_digest: str
-    metric: str
-    dense_metric: Mapping[str, float]
-    splits: Mapping[str, SplitMeasurement]
-    metric_gap: float
-    latency_predicted_ms: float
-    latency_low_ms: float
-    latency_high_ms: float
-    dense_latency_predicted_ms: float
-    latency_measured_ms: float
-    latency_p99_ms: float
-    dense_latency_measured_ms: float | None
-    latency_error: float
-    size_predicted_bytes: int
-    size_file_bytes: int
-    dense_size_bytes: int
-    peak_memory_bytes: int
-    runtime: str
-    batch: int
-    sequence_length: int
-    threads: int
-    foreign_table: bool
-    metric_tolerance: float
-    created: str
-    recovery: RecoveryReport | None = None
-    files: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,12 +98,12 @@ def export_artifact(worker: TrialWorker, request: ExportRequest) -> ExportReport
     ):
         folder = Path(made) / "artifact"
         folder.mkdir()
-        _write_files(worker, request.policy, folder)
+        written = _write_files(worker, request.policy, folder)
         for name, text in request.texts.items():
             (folder / name).write_text(text, encoding="utf-8")
-        measured = verify_in_fresh_process(_verify_request(worker, request, folder, Path(scratch)))
-        report = _report(worker, request, measured).model_copy(update={"files": file_digests(folder)})
-        _check(report)
+        measured = verify_in_fresh_process(_verify_request(worker, request, folder, Path(scratch), written))
+        report = _report(worker, request, written, measured).model_copy(update={"files": file_digests(folder)})
+        _check(worker, request.policy, report, folder)
         (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(request.render_card(report), encoding="utf-8")
         folder.replace(request.out)
@@ -176,14 +116,47 @@ def file_digests(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def _write_files(worker: TrialWorker, policy: Policy, folder: Path) -> None:
-    model = worker.model_of(policy)
-    export_onnx(model, worker.task, worker.task.collate(_two_examples(worker)), folder / "model.onnx")
-    config = model.config
-    config.save_pretrained(folder)  # type: ignore[operator, union-attr]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Written:
+    """What was written beside the form that the target takes.
+
+    Attributes:
+        folder_loader: What reads the Hugging Face form: "transformers" or "paretrim"; None where there is none.
+        folder_obstacle: Why there is none.
+    """
+
+    folder_loader: str | None
+    folder_obstacle: str | None = None
+
+
+def _write_files(worker: TrialWorker, policy: Policy, folder: Path) -> _Written:
+    """Write the target's form and, where it is another, the Hugging Face form beside it."""
+    form, model = _form(worker), worker.model_of(policy)
+    try:
+        summary = export_huggingface(model, policy, folder, processor=worker.processor)
+        written = _Written(folder_loader="transformers" if summary.plain else "paretrim")
+    except FolderError as error:
+        if form is ExportForm.HUGGING_FACE:
+            raise
+        written = _Written(folder_loader=None, folder_obstacle=str(error))
+        _write_settings(worker, policy, folder)
+    if form is ExportForm.ONNX:
+        export_onnx(model, worker.task, worker.task.collate(_two_examples(worker)), folder / ONNX_FILE)
+    (folder / "policy.svg").write_text(draw_policy(worker.structure, policy), encoding="utf-8")
+    return written
+
+
+def _write_settings(worker: TrialWorker, policy: Policy, folder: Path) -> None:
+    """Write what goes along where there is no Hugging Face form."""
+    model: Any = worker.model_of(policy)
+    model.config.save_pretrained(folder)
     if worker.processor is not None:
         worker.processor.save_pretrained(folder)
     (folder / "policy.json").write_text(policy.to_json() + "\n", encoding="utf-8")
+
+
+def _form(worker: TrialWorker) -> ExportForm:
+    return TARGETS.get(worker.spec.target.name).form
 
 
 def _two_examples(worker: TrialWorker) -> tuple[Example, ...]:
@@ -191,36 +164,44 @@ def _two_examples(worker: TrialWorker) -> tuple[Example, ...]:
     return (worker.splits.search * 2)[:2]
 
 
-def _verify_request(worker: TrialWorker, request: ExportRequest, folder: Path, scratch: Path) -> VerifyRequest:
+def _verify_request(
+    worker: TrialWorker, request: ExportRequest, folder: Path, scratch: Path, written: _Written
+) -> VerifyRequest:
     import numpy as np
 
     searched = {}
-    for split in _SPLITS:
+    for split in SPLITS:
         outputs = worker.outputs(request.policy, split)
         searched[split.value] = outputs.logits_MC.numpy()
         searched[f"{split.value}_scores"] = outputs.per_example_N.numpy()
     np.savez(scratch / "logits.npz", allow_pickle=False, **searched)
-    dense = scratch / "dense.onnx"
-    model = worker.model_of(worker.space.dense_policy())
-    export_onnx(model, worker.task, worker.task.collate(_two_examples(worker)), dense)
+    form, dense, dense_policy = _form(worker), scratch / "dense", worker.space.dense_policy()
+    dense.mkdir()
+    model = worker.model_of(dense_policy)
+    if form is ExportForm.ONNX:
+        export_onnx(model, worker.task, worker.task.collate(_two_examples(worker)), dense / ONNX_FILE)
+    else:
+        export_huggingface(model, dense_policy, dense)
     spec = request.spec
     length = workload_of(spec.target, worker.structure).sequence_length
     return VerifyRequest(
         artifact=folder,
+        target=spec.target.name,
         task=spec.model.task,
         data=spec.data,
         seed=spec.seed,
-        splits=_SPLITS,
+        splits=SPLITS,
         batch=spec.target.batch,
         sequence_length=length,
         threads=spec.target.threads,
         measurement=scratch / "measurement.json",
         logits=scratch / "logits.npz",
         dense=dense,
+        folder_too=form is ExportForm.ONNX and written.folder_loader is not None,
     )
 
 
-def _report(worker: TrialWorker, request: ExportRequest, measured: Measurement) -> ExportReport:
+def _report(worker: TrialWorker, request: ExportRequest, written: _Written, measured: Measurement) -> ExportReport:
     dense = worker.space.dense_policy()
     costs: Costs = worker.costs.costs(request.policy)
     dense_costs = worker.costs.costs(dense)
@@ -232,9 +213,15 @@ def _report(worker: TrialWorker, request: ExportRequest, measured: Measurement) 
         study=request.study,
         trial=request.trial,
         policy_digest=request.policy.digest,
+        target=request.spec.target.name,
+        form=TARGETS.get(request.spec.target.name).form,
         metric=worker.task.metric,
-        dense_metric={split.value: worker.evaluator(split).dense_metric for split in _SPLITS},
+        dense_metric={split.value: worker.evaluator(split).dense_metric for split in SPLITS},
         splits=measured.splits,
+        folder=measured.folder,
+        folder_loader=written.folder_loader,
+        folder_obstacle=written.folder_obstacle,
+        classes=measured.classes,
         metric_gap=sum(gaps) / examples,
         latency_predicted_ms=costs.latency_ms,
         latency_low_ms=predicted.low_ms,
@@ -247,6 +234,9 @@ def _report(worker: TrialWorker, request: ExportRequest, measured: Measurement) 
         size_predicted_bytes=costs.size_bytes,
         size_file_bytes=measured.file_bytes,
         dense_size_bytes=dense_costs.size_bytes,
+        throughput=measured.throughput,
+        weights=measured.weights,
+        loaded_bytes=measured.loaded_bytes,
         peak_memory_bytes=measured.peak_memory_bytes,
         runtime=measured.runtime,
         batch=workload.batch,
@@ -259,25 +249,45 @@ def _report(worker: TrialWorker, request: ExportRequest, measured: Measurement) 
     )
 
 
-def _check(report: ExportReport) -> None:
-    wrong = []
+def _check(worker: TrialWorker, policy: Policy, report: ExportReport, folder: Path) -> None:
+    wrong = [*_quality_problems(report), *_file_problems(worker, policy, report)]
+    if not wrong:
+        return
+    if report.form is ExportForm.ONNX:
+        inputs = worker.task.collate(worker.splits.search[: report.batch])
+        differences = layer_differences(folder / ONNX_FILE, worker.model_of(policy), worker.structure, inputs)
+        wrong.append(describe_deviation(differences))
+    raise ArtifactError(
+        f"the exported model is not what was searched, so nothing was released: {'; '.join(wrong)}; "
+        "pick another trial, and report this policy as a defect"
+    )
+
+
+def _quality_problems(report: ExportReport) -> Iterator[str]:
     if not abs(report.metric_gap) <= report.metric_tolerance:
         pairs = ", ".join(f"{s.metric:.4f} for {s.searched_metric:.4f} on {n}" for n, s in report.splits.items())
-        wrong.append(
+        yield (
             f"{report.metric} is {report.metric_gap:+.4f} from the searched one, more than "
             f"{report.metric_tolerance:.4f} ({pairs})"
         )
-    for name, split in report.splits.items():
+    scored = {f"on the {name} split": split for name, split in report.splits.items()}
+    if report.folder is not None:
+        scored["of the Hugging Face form"] = report.folder
+    for place, split in scored.items():
         most = max(METRIC_TOLERANCE, min(2 * MOST_TOLERANCE, SPLIT_EXAMPLES_TOLERANCE / split.examples))
         if not abs(split.metric - split.searched_metric) <= most:
-            wrong.append(
-                f"{report.metric} on the {name} split is {split.metric:.4f}, searched {split.searched_metric:.4f}, "
+            yield (
+                f"{report.metric} {place} is {split.metric:.4f}, searched {split.searched_metric:.4f}, "
                 f"more than {most:.4f} apart"
             )
         if not split.cosine >= COSINE_TOLERANCE:
-            wrong.append(f"logits on the {name} split have a cosine of {split.cosine:.4f}, below {COSINE_TOLERANCE}")
-    if wrong:
-        raise ArtifactError(
-            f"the exported model is not what was searched, so nothing was released: {'; '.join(wrong)}; "
-            "pick another trial, and report this policy as a defect"
-        )
+            yield f"logits {place} have a cosine of {split.cosine:.4f}, below {COSINE_TOLERANCE}"
+
+
+def _file_problems(worker: TrialWorker, policy: Policy, report: ExportReport) -> Iterator[str]:
+    """Quantized layers that the files hold, against those that were searched."""
+    searched, found = count_layers(worker.model_of(policy), report.form), dict(report.weights.quantized)
+    if searched != found:
+        differing = sorted(name for name in searched.keys() | found.keys() if searched.get(name) != found.get(name))
+        pairs = ", ".join(f"{name}: {found.get(name, 0)} for {searched.get(name, 0)}" for name in differing[:5])
+        yield f"the files hold other quantized layers than were searched ({pairs})"

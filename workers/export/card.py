@@ -7,10 +7,12 @@ from pathlib import Path
 
 from search_spaces.policy import Policy
 from search_spaces.units import ModelStructure
-from workers.export.artifact import ExportReport
+from workers.export.report import ExportReport
 from workers.protocol import WorkerSpec
+from workers.targets.base import ExportForm
 
 _STRIP = 12
+_MOST_CLASSES = 20
 
 
 def render_card(
@@ -31,12 +33,12 @@ def render_card(
         _summary(report, spec),
         _table(report),
         *_recovery(report),
+        *_classes(report),
         "## Policy\n",
+        "![What each unit keeps, and in which format](policy.svg)\n",
         _policy_table(structure, policy),
         "## Files\n",
-        "- `model.onnx`: the model, opset 20 with operators of ONNX Runtime (`com.microsoft`) for 4-bit weights\n"
-        "- `policy.json`: the policy\n- `report.json`: all figures\n"
-        "- configuration and tokenizer or image processor of the dense model\n",
+        _files(report),
         "## How it was made\n",
         f"```\n{command}\n```\n",
         f"Verified on {report.created} with {report.runtime}, {report.threads} "
@@ -61,7 +63,7 @@ def _metadata(report: ExportReport, spec: WorkerSpec) -> str:
     ]
     lines = {
         "base_model": _short(spec.model.id),
-        "library_name": "onnx",
+        "library_name": "onnx" if report.form is ExportForm.ONNX else "transformers",
         "pipeline_tag": spec.model.task,
         "tags": ["paretrim", "pruned", "quantized"],
         "model-index": index,
@@ -117,10 +119,69 @@ def _table(report: ExportReport) -> str:
             f"{report.size_file_bytes / 1e6:.2f}",
             f"{report.dense_size_bytes / 1e6:.2f}",
         ),
+        (
+            f"examples a second, {report.throughput.clients} clients at once",
+            "",
+            f"{report.throughput.examples_per_s:.0f} (p99 {report.throughput.p99_ms:.3f} ms)",
+            "",
+        ),
+        ("memory to load and run it, MB", "", f"{report.loaded_bytes / 1e6:.0f}", ""),
         ("largest logit difference, holdout", "", f"{holdout.max_logit_difference:.4f}", ""),
         ("cosine of logits, holdout", "", f"{holdout.cosine:.5f}", ""),
     ]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def _classes(report: ExportReport) -> list[str]:
+    """The holdout class by class; of many classes only the ones that do worst."""
+    if report.classes is None:
+        return []
+    found = sorted(report.classes.classes, key=lambda one: one.f1) if _too_many(report) else report.classes.classes
+    lines = ["| class | precision | recall | F1 | examples |", "|---|---:|---:|---:|---:|"]
+    for one in found[:_MOST_CLASSES]:
+        lines.append(f"| {_cell(one.name)} | {one.precision:.4f} | {one.recall:.4f} | {one.f1:.4f} | {one.support} |")
+    parts = ["## Holdout, class by class\n", "\n".join(lines) + "\n"]
+    if _too_many(report):
+        return [*parts, f"The {_MOST_CLASSES} worst of {len(found)} classes; `report.json` has all.\n"]
+    names = [_cell(one.name) for one in found]
+    head = ["| true class | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
+    rows = [
+        f"| {name} | " + " | ".join(map(str, row)) + " |"
+        for name, row in zip(names, report.classes.confusion, strict=True)
+    ]
+    return [*parts, "Answers by true class:\n", "\n".join([*head, *rows]) + "\n"]
+
+
+def _too_many(report: ExportReport) -> bool:
+    return report.classes is not None and len(report.classes.classes) > _MOST_CLASSES
+
+
+def _files(report: ExportReport) -> str:
+    lines = []
+    if report.form is ExportForm.ONNX:
+        lines.append(
+            "`model.onnx`: the model, opset 20 with operators of ONNX Runtime (`com.microsoft`) for 4-bit weights"
+        )
+    if report.folder_loader == "transformers":
+        lines.append("`model.safetensors`: the model in the Hugging Face form; `from_pretrained` loads this folder")
+    elif report.folder_loader == "paretrim":
+        lines.append("`compressed.safetensors`: the model in the Hugging Face form; `paretrim.load` loads this folder")
+    counted = ", ".join(f"{count} of {name}" for name, count in report.weights.quantized.items())
+    lines += [
+        "`policy.json`, `policy.svg`: the policy",
+        "`report.json`: all figures",
+        "configuration, and tokenizer or image processor",
+    ]
+    total = f"Counted from the files: {report.weights.bytes / 1e6:.2f} MB of tensors"
+    return (
+        "\n".join(f"- {line}" for line in lines)
+        + f"\n\n{total}"
+        + (f"; quantized layers: {counted}.\n" if counted else ", no quantized layers.\n")
+    )
+
+
+def _cell(text: str) -> str:
+    return _plain(text).replace("|", "/")
 
 
 def _recovery(report: ExportReport) -> list[str]:

@@ -63,7 +63,7 @@ def load_folder(folder: Path) -> nn.Module:
         raise FolderError(f"a compressed model is a folder; got {str(folder)!r}; give what an export wrote")
     _read_json(folder / "config.json")
     refuse_unsafe(ModelConfig(id=str(folder.absolute())))
-    path = _weights(folder)
+    path = weights_file(folder)
     try:
         with safe_open(path, framework="pt") as file:
             contents = _contents(path, file.metadata() or {})
@@ -169,7 +169,12 @@ def _names(names: Mapping[str, Any] | list[str]) -> str:
     return ", ".join(found[:_NAMED]) + (f" and {len(found) - _NAMED} more" if len(found) > _NAMED else "")
 
 
-def _weights(folder: Path) -> Path:
+def weights_file(folder: Path) -> Path:
+    """Return the file of a folder that holds the tensors.
+
+    Raises:
+        FolderError: It has none, or two.
+    """
     found = [folder / name for name in (PLAIN_FILE, OWN_FILE) if (folder / name).is_file()]
     if len(found) != 1:
         raise FolderError(

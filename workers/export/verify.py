@@ -1,4 +1,4 @@
-"""Proof of an artifact, in a process of its own: it is loaded by its runtime, scored on the holdout and timed.
+"""Proof of an artifact, in a process of its own: its runtime loads it, it is scored, timed and counted.
 
 Run as `python -m workers.export.verify REQUEST.json`; the measurement is written where the request says.
 """
@@ -9,18 +9,24 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
-
-from workers.data import DataConfig
+from workers.export.measurement import ClassReport, Measurement, SplitMeasurement, VerifyRequest
+from workers.export.throughput import clients_for, measure_throughput
 from workers.protocol import Split
+from workers.targets.base import TARGETS
+from workers.targets.device import DEVICES, RunningModel
+from workers.targets.timing import TimingStats, summarise
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from evaluators.quality import Outputs, QualityEvaluator
-    from workers.targets.onnxruntime_cpu import TimingStats
+    from evaluators.tasks import Task
+    from workers.data import Splits
 
 _ROUNDS = 5
 _RUNS_A_ROUND = 40
@@ -28,87 +34,6 @@ _RUNS_A_ROUND = 40
 
 class VerifyError(RuntimeError):
     """The artifact could not be loaded or run in a process of its own."""
-
-
-class VerifyRequest(BaseModel):
-    """What the verifying process needs.
-
-    Attributes:
-        artifact: Folder of the artifact.
-        task: Name of the task.
-        data: Where the examples come from; absolute paths.
-        seed: Seed of the splits.
-        splits: Splits that are scored.
-        batch: Examples in one call.
-        sequence_length: Tokens of an example in the timed call.
-        threads: Threads of the runtime.
-        measurement: File that the measurement is written to.
-        logits: File (npz) with the searched logits by split, and the scores of all examples by "<split>_scores".
-        dense: ONNX file of the dense model, timed in turn with the artifact; None leaves that out.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    artifact: Path
-    task: str
-    data: DataConfig
-    seed: int
-    splits: tuple[Split, ...]
-    batch: int
-    sequence_length: int
-    threads: int
-    measurement: Path
-    logits: Path
-    dense: Path | None = None
-
-
-class SplitMeasurement(BaseModel):
-    """What the artifact does on one split, beside what was searched.
-
-    Attributes:
-        examples: Examples scored.
-        metric: Metric of the artifact, recomputed from its own outputs.
-        searched_metric: Metric of the searched model on the same examples.
-        max_logit_difference: Largest absolute difference of a logit.
-        mean_logit_difference: Mean absolute difference.
-        cosine: Cosine of the logits of all examples, taken as one vector: an example next to the decision boundary has
-            logits near zero, whose own cosine says nothing.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    examples: int
-    metric: float
-    searched_metric: float
-    max_logit_difference: float
-    mean_logit_difference: float
-    cosine: float
-
-
-class Measurement(BaseModel):
-    """What the verifying process measured.
-
-    Attributes:
-        splits: By name of the split.
-        latency_ms: Median time of one call of the workload.
-        latency_p99_ms: 99th percentile.
-        latency_spread_ms: Interquartile range.
-        dense_latency_ms: Median time of the dense model, timed in turn with the artifact.
-        file_bytes: Size of model.onnx.
-        peak_memory_bytes: Largest resident memory of the process.
-        runtime: Name and version of the runtime.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    splits: Mapping[str, SplitMeasurement]
-    latency_ms: float
-    latency_p99_ms: float
-    latency_spread_ms: float
-    dense_latency_ms: float | None
-    file_bytes: int
-    peak_memory_bytes: int
-    runtime: str
 
 
 def verify_in_fresh_process(request: VerifyRequest, *, timeout_s: float = 1800) -> Measurement:
@@ -139,73 +64,143 @@ def verify_in_fresh_process(request: VerifyRequest, *, timeout_s: float = 1800) 
 
 def measure(request: VerifyRequest) -> Measurement:
     """Load the artifact here, score it and time it."""
-    import numpy as np
-    import onnxruntime
     import torch
 
-    from evaluators.quality import Outputs, QualityEvaluator
     from workers.data import load_splits
+    from workers.export.recount import count_files
     from workers.model import ModelConfig, load_task
-    from workers.targets.onnxruntime_cpu import open_session
 
     torch.set_num_threads(1)
     task = load_task(ModelConfig(id=str(request.artifact), task=request.task))
     splits = load_splits(request.data, task, seed=request.seed)
-    path = request.artifact / "model.onnx"
-    session = open_session(path, threads=request.threads)
-    names = [node.name for node in session.get_inputs()]
+    device = DEVICES.get(request.target)(request.threads)
+    inputs = task.random_inputs(request.batch, request.sequence_length, seed=0)
+    before = _resident_bytes()
+    running = device.open(request.artifact)
+    running.logits(inputs)
+    loaded, peak = _resident_bytes() - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    scoring = _Scoring(request, task, splits)
+    found = {split.value: scoring.compare(running.logits, split) for split in request.splits}
+    classes = scoring.classes()
+    folder = scoring.compare(_folder_logits(request.artifact), request.splits[-1]) if request.folder_too else None
+    models = [running] if request.dense is None else [running, device.open(request.dense)]
+    timing = _time_in_turn(models, inputs)
+    throughput = measure_throughput(
+        lambda: partial(device.open(request.artifact).logits, inputs),
+        clients=clients_for(request.threads),
+        examples=request.batch,
+    )
+    return Measurement(
+        splits=found,
+        folder=folder,
+        classes=classes,
+        latency_ms=timing[0].median_ms,
+        latency_p99_ms=timing[0].p99_ms,
+        latency_spread_ms=timing[0].spread_ms,
+        dense_latency_ms=timing[1].median_ms if len(timing) > 1 else None,
+        throughput=throughput,
+        weights=count_files(request.artifact, TARGETS.get(request.target).form),
+        file_bytes=sum(path.stat().st_size for path in running.files),
+        loaded_bytes=loaded,
+        peak_memory_bytes=peak,
+        runtime=running.runtime,
+    )
 
-    def forward(inputs: Mapping[str, torch.Tensor], examples_per_call: int) -> torch.Tensor:
-        rows = len(next(iter(inputs.values())))
-        calls = range(0, rows, examples_per_call)
-        arrays = {name: inputs[name].numpy() for name in names}
-        parts = [
-            session.run(None, {name: array[at : at + examples_per_call] for name, array in arrays.items()})[0]
-            for at in calls
-        ]
-        return torch.from_numpy(np.concatenate(parts))
 
-    found = {}
-    with np.load(request.logits) as searched:
-        for split in request.splits:
-            evaluator = QualityEvaluator(task, getattr(splits, split.value), batch=request.batch)
+class _Scoring:
+    """Scores models on splits, beside what was searched.
+
+    Args:
+        request: Where the searched outputs lie.
+        task: The task.
+        splits: The examples.
+    """
+
+    def __init__(self, request: VerifyRequest, task: Task, splits: Splits) -> None:
+        self._request, self._task, self._splits = request, task, splits
+        self._last: tuple[Split, Outputs] | None = None
+
+    def compare(self, logits: Callable[[Mapping[str, Tensor]], Tensor], split: Split) -> SplitMeasurement:
+        """Score a model on a split, call by call as it is deployed."""
+        import numpy as np
+        import torch
+
+        from evaluators.quality import Outputs, QualityEvaluator
+
+        def forward(inputs: Mapping[str, Tensor], examples_per_call: int) -> Tensor:
+            calls = range(0, len(next(iter(inputs.values()))), examples_per_call)
+            parts = [
+                logits({name: tensor[at : at + examples_per_call] for name, tensor in inputs.items()}) for at in calls
+            ]
+            return torch.cat(parts)
+
+        evaluator = QualityEvaluator(self._task, getattr(self._splits, split.value), batch=self._request.batch)
+        outputs = evaluator.run(forward)
+        self._last = split, outputs
+        with np.load(self._request.logits) as searched:
             expected = Outputs(
                 per_example_N=torch.from_numpy(searched[f"{split.value}_scores"]),
                 logits_MC=torch.from_numpy(searched[split.value]),
                 seconds=0.0,
             )
-            found[split.value] = _compare(evaluator, expected, evaluator.run(forward))
-    inputs = task.random_inputs(request.batch, request.sequence_length, seed=0)
-    timing, dense = _time_in_turn(session, {name: inputs[name].numpy() for name in names}, request)
-    return Measurement(
-        splits=found,
-        latency_ms=timing.median_ms,
-        latency_p99_ms=timing.p99_ms,
-        latency_spread_ms=timing.spread_ms,
-        dense_latency_ms=None if dense is None else dense.median_ms,
-        file_bytes=path.stat().st_size,
-        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        runtime=f"onnxruntime {onnxruntime.__version__}",
-    )
+        return _compare(evaluator, expected, outputs)
+
+    def classes(self) -> ClassReport | None:
+        """The split that was scored last, class by class; None where answers are no classes."""
+        import numpy as np
+
+        from workers.export.classes import class_report
+
+        if self._last is None or not self._task.right_or_wrong:
+            return None
+        split, outputs = self._last
+        labels = [example.label for example in getattr(self._splits, split.value)]
+        answers_NC = outputs.logits_MC
+        if not all(isinstance(label, int) for label in labels) or answers_NC.shape[0] != len(labels):
+            return None
+        names = _class_names(self._request.artifact, answers_NC.shape[1])
+        return class_report(np.array(labels), answers_NC.argmax(1).numpy(), names)
 
 
-def _time_in_turn(
-    session: Any, feeds: Mapping[str, Any], request: VerifyRequest
-) -> tuple[TimingStats, TimingStats | None]:
+def _class_names(folder: Path, count: int) -> list[str]:
+    known = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("id2label") or {}
+    return [str(known.get(str(index), index)) for index in range(count)]
+
+
+def _folder_logits(folder: Path) -> Callable[[Mapping[str, Tensor]], Tensor]:
+    """The model that `paretrim.load` gives, as it is called."""
+    import torch
+
+    from workers.export.loading import load_folder
+
+    model = load_folder(folder)
+
+    def logits(inputs: Mapping[str, Tensor]) -> Tensor:
+        with torch.inference_mode():
+            found: Tensor = model(**inputs).logits
+        return found
+
+    return logits
+
+
+def _resident_bytes() -> int:
+    """Resident memory of this process now; its largest so far where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return pages * resource.getpagesize()
+
+
+def _time_in_turn(models: Sequence[RunningModel], inputs: Mapping[str, Tensor]) -> list[TimingStats]:
     """Time the artifact, and the dense model in turn with it so that a drift of the clock hits both."""
     import numpy as np
 
-    from workers.targets.onnxruntime_cpu import open_session, summarise, time_runs
-
-    sessions = [session]
-    if request.dense is not None:
-        sessions.append(open_session(request.dense, threads=request.threads))
-    times: list[list[Any]] = [[] for _ in sessions]
+    times_ms: list[list[float]] = [[] for _ in models]
     for _ in range(_ROUNDS):
-        for place, timed in enumerate(sessions):
-            times[place].append(time_runs(timed, feeds, runs=_RUNS_A_ROUND))
-    stats = [summarise(np.concatenate(parts)) for parts in times]
-    return stats[0], stats[1] if len(stats) > 1 else None
+        for place, model in enumerate(models):
+            times_ms[place].extend(model.time(inputs, runs=_RUNS_A_ROUND))
+    return [summarise(np.array(mine)) for mine in times_ms]
 
 
 def _compare(evaluator: QualityEvaluator, searched: Outputs, exported: Outputs) -> SplitMeasurement:

@@ -32,6 +32,10 @@ class TargetConfig(BaseModel):
     """Go on beyond the sizes that the table was measured for, for planning only; every result says so."""
 
 
+ONNX_FILE = "model.onnx"
+"""File of the ONNX form in an artifact."""
+
+
 class ExportForm(StrEnum):
     """What a model is exported to for a target."""
 

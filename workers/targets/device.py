@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,7 +11,7 @@ from evaluators.latency.workload import Operator, Workload
 from search_spaces.registry import Registry
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from evaluators.tasks import Task
 
@@ -31,6 +31,30 @@ class TimedModel(Protocol):
 
         Returns:
             Milliseconds of each run of the whole model, above 0.
+        """
+        ...
+
+
+class RunningModel(Protocol):
+    """An exported model, read from its files by the runtime that it is for.
+
+    Attributes:
+        runtime: Name and version of the runtime.
+        files: Files that the model was read from.
+    """
+
+    runtime: str
+    files: tuple[Path, ...]
+
+    def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Run one call of the model on a batch, by input name; the outputs come back to the CPU."""
+        ...
+
+    def time(self, inputs: Mapping[str, Tensor], *, runs: int) -> Sequence[float]:
+        """Warm the model up and time calls on a batch.
+
+        Returns:
+            Milliseconds of each call, above 0; fewer than `runs` where they take long.
         """
         ...
 
@@ -72,6 +96,14 @@ class Device(Protocol):
             task: Says what the inputs look like.
             workload: Shape of the inputs.
             folder: A folder for files; what is written there must stay until the last sample.
+        """
+        ...
+
+    def open(self, folder: Path) -> RunningModel:
+        """Read an artifact from its folder, in the form that the target takes.
+
+        Raises:
+            KernelError: A layer has no kernel on this device.
         """
         ...
 

@@ -11,32 +11,16 @@ import numpy as np
 
 from evaluators.latency.table import Fingerprint
 from evaluators.latency.workload import Operator, Workload
+from workers.targets.base import ONNX_FILE
 from workers.targets.copies import copies_of, displaced_by
 from workers.targets.cpu import cpu_clocks, cpu_model, system_name
-from workers.targets.timing import MODEL_SECONDS, SAMPLE_SECONDS, time_calls
+from workers.targets.timing import MODEL_SECONDS, SAMPLE_SECONDS, TimingStats, summarise, time_calls
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    from torch import nn
+    from torch import Tensor, nn
 
     from evaluators.tasks import Task
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimingStats:
-    """Times of repeated runs of a whole model.
-
-    Attributes:
-        median_ms: Median time of a run.
-        p99_ms: 99th percentile.
-        spread_ms: Interquartile range.
-        repeats: Timed runs.
-    """
-
-    median_ms: float
-    p99_ms: float
-    spread_ms: float
-    repeats: int
 
 
 def fingerprint(threads: int) -> Fingerprint:
@@ -120,12 +104,6 @@ def time_session(
     return summarise(time_runs(open_session(model, threads=threads), feeds, runs=repeats, limit_s=60))
 
 
-def summarise(times_ms: "npt.NDArray[np.float64]") -> TimingStats:
-    """Summarise times, (runs,) in ms."""
-    low, median, high, p99 = (float(x) for x in np.percentile(times_ms, [25, 50, 75, 99]))
-    return TimingStats(median_ms=median, p99_ms=p99, spread_ms=high - low, repeats=len(times_ms))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxModel:
     """A whole model that is timed in a fresh session each time.
@@ -143,6 +121,35 @@ class OnnxModel:
     def sample(self, *, runs: int) -> tuple[float, ...]:
         """Time the model; see `TimedModel.sample`."""
         return tuple(time_runs(open_session(self.model, threads=self.threads), self.feeds, runs=runs).tolist())
+
+
+class OnnxArtifact:
+    """An exported file in a session; see `RunningModel`.
+
+    Args:
+        folder: Folder that holds the file.
+        threads: Threads of the runtime.
+    """
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        path = folder / ONNX_FILE
+        self.session = open_session(path, threads=threads)
+        self.names = tuple(node.name for node in self.session.get_inputs())
+        self.runtime = f"onnxruntime {version('onnxruntime')}"
+        self.files: tuple[Path, ...] = (path,)
+
+    def logits(self, inputs: "Mapping[str, Tensor]") -> "Tensor":
+        """Run one call."""
+        import torch
+
+        return torch.from_numpy(self.session.run(None, self._feeds(inputs))[0])
+
+    def time(self, inputs: "Mapping[str, Tensor]", *, runs: int) -> tuple[float, ...]:
+        """Time calls, inputs and outputs bound beforehand."""
+        return tuple(time_runs(self.session, self._feeds(inputs), runs=runs).tolist())
+
+    def _feeds(self, inputs: "Mapping[str, Tensor]") -> "dict[str, npt.NDArray[Any]]":
+        return {name: inputs[name].numpy() for name in self.names}
 
 
 class OnnxRuntimeCpu:
@@ -183,6 +190,10 @@ class OnnxRuntimeCpu:
         export_onnx(model, task, task.random_inputs(2, workload.sequence_length, seed=0), path)
         feeds = task.random_inputs(workload.batch, workload.sequence_length, seed=1)
         return OnnxModel(model=path, feeds={name: x.numpy() for name, x in feeds.items()}, threads=self.threads)
+
+    def open(self, folder: Path) -> OnnxArtifact:
+        """Open the exported file of a folder; see `Device.open`."""
+        return OnnxArtifact(folder, self.threads)
 
     def _time(
         self, operator: Operator | None, copies: int, runs: int, seed: int, displaced_bytes: int

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,23 @@ MODEL_SECONDS = 10
 """After this time no further run of a whole model's sample starts."""
 WARM_UP_RUNS = 3
 MIN_RUNS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimingStats:
+    """Times of repeated runs of a whole model.
+
+    Attributes:
+        median_ms: Median time of a run.
+        p99_ms: 99th percentile.
+        spread_ms: Interquartile range.
+        repeats: Timed runs.
+    """
+
+    median_ms: float
+    p99_ms: float
+    spread_ms: float
+    repeats: int
 
 
 def time_calls(
@@ -74,3 +92,9 @@ def _elapsed_ns(call: Callable[[], object], between: Callable[[], object] | None
     ran_ns = time.perf_counter_ns() - start_ns
     # Time without a CPU is other programs' doing.
     return max(1, ran_ns - (wait.nanoseconds() - waited_ns))
+
+
+def summarise(times_ms: npt.NDArray[np.float64]) -> TimingStats:
+    """Summarise times, (runs,) in ms."""
+    low, median, high, p99 = (float(x) for x in np.percentile(times_ms, [25, 50, 75, 99]))
+    return TimingStats(median_ms=median, p99_ms=p99, spread_ms=high - low, repeats=len(times_ms))

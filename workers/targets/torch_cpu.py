@@ -50,6 +50,36 @@ class TorchCpuModel:
         return tuple(times_ms.tolist())
 
 
+class TorchCpuArtifact:
+    """An exported folder with real kernels; see `RunningModel`.
+
+    Args:
+        folder: What `export_huggingface` wrote.
+        threads: Threads of the runtime.
+    """
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        import torch
+
+        from workers.export.loading import load_folder, weights_file
+        from workers.export.torch_layers import CPU_FORMS, torch_form
+
+        self._model = torch_form(load_folder(folder), CPU_FORMS, torch.device("cpu"))
+        self._threads = threads
+        self.runtime = f"torch {version('torch')}"
+        self.files: tuple[Path, ...] = (weights_file(folder),)
+
+    def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Run one call."""
+        with _inference(self._threads):
+            found: Tensor = self._model(**inputs).logits
+        return found
+
+    def time(self, inputs: Mapping[str, Tensor], *, runs: int) -> tuple[float, ...]:
+        """Time calls."""
+        return TorchCpuModel(model=self._model, inputs=inputs, threads=self._threads).sample(runs=runs)
+
+
 class TorchCpu:
     """Times operators with torch's own kernels.
 
@@ -111,6 +141,10 @@ class TorchCpu:
         inputs = task.random_inputs(workload.batch, workload.sequence_length, seed=1)
         form = torch_form(model, CPU_FORMS, torch.device("cpu"))
         return TorchCpuModel(model=form, inputs=inputs, threads=self.threads)
+
+    def open(self, folder: Path) -> TorchCpuArtifact:
+        """Read an exported folder; see `Device.open`."""
+        return TorchCpuArtifact(folder, self.threads)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -99,6 +99,40 @@ class CudaGraphModel:
         return tuple(_replay(_record(self.call), runs=runs, displaced_bytes=0).tolist())
 
 
+class TorchCudaArtifact:
+    """An exported folder on the first GPU; see `RunningModel`.
+
+    Args:
+        folder: What `export_huggingface` wrote.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from workers.export.loading import load_folder, weights_file
+        from workers.export.torch_cuda_layers import CUDA_FORMS
+        from workers.export.torch_layers import torch_form
+
+        self._device = _device()
+        self._model = torch_form(load_folder(folder), CUDA_FORMS, self._device)
+        self.runtime = f"torch {version('torch')}"
+        self.files: tuple[Path, ...] = (weights_file(folder),)
+
+    def logits(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Run one call operator by operator: its shape may be new."""
+        import torch
+
+        with torch.inference_mode():
+            found: torch.Tensor = self._model(**self._here(inputs)).logits
+        return found.cpu()
+
+    def time(self, inputs: Mapping[str, torch.Tensor], *, runs: int) -> tuple[float, ...]:
+        """Time replays of a graph of the call."""
+        here = self._here(inputs)
+        return CudaGraphModel(call=lambda: self._model(**here)).sample(runs=runs)
+
+    def _here(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: tensor.to(self._device) for name, tensor in inputs.items()}
+
+
 class TorchCuda:
     """Times operators on the first GPU.
 
@@ -161,6 +195,10 @@ class TorchCuda:
         drawn = task.random_inputs(workload.batch, workload.sequence_length, seed=1)
         inputs = {name: tensor.to(device) for name, tensor in drawn.items()}
         return CudaGraphModel(call=lambda: found(**inputs))
+
+    def open(self, folder: Path) -> TorchCudaArtifact:
+        """Read an exported folder; see `Device.open`."""
+        return TorchCudaArtifact(folder)
 
 
 def _device() -> torch.device:

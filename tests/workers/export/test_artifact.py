@@ -15,9 +15,11 @@ import torch
 from search_spaces.policy import Choice, Policy
 from search_spaces.units import UnitKind
 from workers.export import artifact
-from workers.export.artifact import ArtifactError, ExportReport, ExportRequest, export_artifact
+from workers.export.artifact import ArtifactError, ExportRequest, export_artifact
 from workers.export.card import render_card
+from workers.export.loading import load_folder
 from workers.export.onnx import ExportError, export_onnx
+from workers.export.report import ExportReport
 from workers.export.verify import VerifyError
 from workers.protocol import Split, WorkerSpec
 from workers.targets.onnxruntime_cpu import open_session
@@ -157,7 +159,8 @@ class TestArtifact:
     def test_folder_is_whole(self, exported: Exported, released: tuple[ExportReport, Path]) -> None:
         _, out = released
         names = {path.name for path in out.iterdir()}
-        assert {"model.onnx", "config.json", "policy.json", "report.json", "README.md"} <= names
+        assert {"model.onnx", "compressed.safetensors", "config.json", "policy.json", "report.json"} <= names
+        assert {"README.md", "policy.svg"} <= names
         assert names & {"tokenizer.json", "preprocessor_config.json"}
         assert Policy.from_json((out / "policy.json").read_text()) == exported.policy
         assert [path.name for path in out.parent.iterdir()] == ["artifact"]
@@ -184,8 +187,39 @@ class TestArtifact:
         assert 0 < report.latency_measured_ms <= report.latency_p99_ms
         assert report.dense_latency_measured_ms is not None
         assert report.size_file_bytes == (out / "model.onnx").stat().st_size
-        assert report.peak_memory_bytes > 2**20
+        assert 0 < report.loaded_bytes < report.peak_memory_bytes
+        assert report.throughput.clients >= 1
+        assert report.throughput.examples_per_s > 0
         assert report.runtime.startswith("onnxruntime ")
+
+    def test_the_folder_beside_the_file_is_proven_too(
+        self, exported: Exported, released: tuple[ExportReport, Path]
+    ) -> None:
+        report, out = released
+        assert report.folder is not None
+        assert report.folder.examples == 64
+        assert report.folder.max_logit_difference < 1e-4
+        inputs = exported.worker.task.random_inputs(1, 9, seed=2)
+        with torch.inference_mode():
+            loaded = load_folder(out)(**inputs).logits
+            searched = exported.worker.model_of(exported.policy)(**inputs).logits
+        np.testing.assert_array_equal(loaded.numpy(), searched.numpy())
+
+    def test_weights_are_recounted_from_the_file(self, exported: Exported, released: tuple[ExportReport, Path]) -> None:
+        report, _ = released
+        counted = dict(report.weights.quantized)
+        assert sum(n for name, n in counted.items() if name.startswith("int8 ")) == 4
+        assert sum(n for name, n in counted.items() if name.startswith("int4 ")) == 2
+        assert {"int4 48x32", "int4 32x48"} <= counted.keys()
+        predicted = exported.worker.costs.costs(exported.policy).size_bytes
+        assert report.weights.bytes == pytest.approx(predicted, rel=0.1)
+
+    def test_classes_add_up_to_the_metric(self, released: tuple[ExportReport, Path]) -> None:
+        report, _ = released
+        assert report.classes is not None
+        holdout, confusion = report.splits["holdout"], np.array(report.classes.confusion)
+        assert confusion.sum() == holdout.examples
+        assert np.trace(confusion) / holdout.examples == pytest.approx(holdout.metric)
 
     def test_card_is_readable_and_says_what_was_measured(
         self, exported: Exported, released: tuple[ExportReport, Path]
@@ -216,7 +250,7 @@ class TestNothingIsReleased:
     @pytest.fixture(autouse=True)
     def exported_before(self, exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
         def copy(model: torch.nn.Module, _task: object, _inputs: object, path: Path) -> None:
-            shutil.copy(exported.dense if path.name == "dense.onnx" else exported.mixed, path)
+            shutil.copy(exported.dense if path.parent.name == "dense" else exported.mixed, path)
 
         monkeypatch.setattr(artifact, "export_onnx", copy)
 
@@ -230,6 +264,16 @@ class TestNothingIsReleased:
         policy = exported.worker.space.smallest_policy()
         with pytest.raises(ArtifactError, match="exported model is not what was searched"):
             export_artifact(exported.worker, _request(exported, tmp_path / "out", policy=policy))
+        assert not list(tmp_path.iterdir())
+
+    def test_where_layers_have_other_bits(
+        self, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(artifact, "count_layers", lambda _model, _form: {"int8 32x32": 9})
+        with pytest.raises(
+            ArtifactError, match=r"other quantized layers than were searched \(int4 .*int8 32x32: 0 for 9"
+        ):
+            export_artifact(exported.worker, _request(exported, tmp_path / "out"))
         assert not list(tmp_path.iterdir())
 
     def test_where_the_file_does_not_load(
