@@ -7,10 +7,12 @@
 Peers: ONNX Runtime's dynamic int8 and 4-bit weights everywhere, torch-pruning by magnitude followed by int8, and with
 --with-optional, each in a virtual environment that is made for it, Model-Optimizer's auto_quantize, Olive's search and
 Neural Compressor's tuning. Peers calibrate on the examples that ours calibrates on; those that score candidates do so
-on the half of dev that our search sees. All are scored on all of dev, and timed from their ONNX files by the same code.
+on the half of dev that our search sees. Nobody trains. All are scored on all of dev, and timed from their ONNX files by
+the same code, in turn, in a fresh session each time; files are taken as their tools write them.
 
 `dominated` counts the peers' models that a member of our front dominates or levels, of `of` (rules:
-`benchmarks.peers.verdict`), `levelled` those of them that are only levelled. `speedup_at_equal_accuracy` is the latency
+`benchmarks.peers.verdict`), `levelled` those of them that are only levelled, `dominated_unseen_half` as many as
+`dominated` by the half of dev alone that no search saw. `speedup_at_equal_accuracy` is the latency
 of the most accurate of them over that of our fastest member that is at least as accurate.
 """
 
