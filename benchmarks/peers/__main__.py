@@ -125,6 +125,8 @@ def _report(measured: Sequence[Measured], absent: Sequence[Absent], model: str) 
     rows = [_row(each, dense, verdicts.get(each.contestant.name)) for each in measured]
     for row in rows:
         _say(_line(row))
+    for missing in absent:
+        _say(f"{missing.name}: {missing.reason}")
     best = best_of(peers)
     speedup = verdicts[best.contestant.name].speedup_at_its_accuracy
     record(
