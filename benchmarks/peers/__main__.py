@@ -60,7 +60,7 @@ def main() -> None:
         made += _ours(job, arguments, folder)
         present = [each for each in made if isinstance(each, Contestant)]
         measured = measure(present, material, rounds=arguments.rounds)
-    _report(measured, [each for each in made if isinstance(each, Absent)], arguments.model.name)
+        _report(measured, [each for each in made if isinstance(each, Absent)], arguments.model.name)
 
 
 def _arguments() -> argparse.Namespace:
