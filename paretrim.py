@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from controller.explain_report import ExplainReport
     from controller.job import JobSpec
     from controller.recovery_options import RecoveryOptions
+    from controller.registry.names import Registration
     from controller.results import ExportSummary, ProfileSummary, Progress, SearchResult
     from controller.retarget_report import RetargetResult
     from controller.sensitivity_report import SensitivityReport
@@ -117,8 +118,9 @@ def export(
     trial: int | None = None,
     storage: str | None = None,
     recovery: RecoveryOptions | None = None,
+    registration: Registration | None = None,
 ) -> ExportSummary:
-    """Export one policy of a study as a model, and verify it.
+    """Export one policy of a study as a model, verify it, and register it if asked to.
 
     Args:
         study: Name of the study.
@@ -127,6 +129,7 @@ def export(
         trial: Number of a trial, in place of `pick`.
         storage: Database URL; None takes the default file in the current folder.
         recovery: How the model is trained first (`controller.recovery_options`); None exports what was searched.
+        registration: Where it is registered once it is verified (`controller.registry.names`); None leaves it a folder.
 
     Raises:
         controller.errors.UsageError: Not exactly one of `pick` and `trial` is given.
@@ -140,7 +143,13 @@ def export(
     from controller import operations
 
     return operations.run_export(
-        name, storage or DEFAULT_STORAGE, pick=pick, trial=trial, out=Path(out), recovery=recovery
+        name,
+        storage or DEFAULT_STORAGE,
+        pick=pick,
+        trial=trial,
+        out=Path(out),
+        recovery=recovery,
+        registration=registration,
     )
 
 

@@ -12,6 +12,10 @@ from controller.errors import UsageError
 from controller.preparation import describe
 from controller.recovery import run_recovery
 from controller.recovery_options import RecoveryOptions
+from controller.registry.client import RegistryError
+from controller.registry.names import Registration
+from controller.registry.registration import check_reachable, run_register
+from controller.registry.report import RegisteredVersion
 from controller.results import ExportSummary
 from controller.storage.engine import open_database
 from controller.storage.repository import Repository
@@ -30,8 +34,9 @@ def run_export(
     trial: int | None,
     out: Path,
     recovery: RecoveryOptions | None = None,
+    registration: Registration | None = None,
 ) -> ExportSummary:
-    """Export one policy of a study and verify the artifact in a process of its own.
+    """Export one policy of a study, verify the artifact in a process of its own, and register it if asked to.
 
     Args:
         study: Name of the study.
@@ -40,11 +45,13 @@ def run_export(
         trial: Number of a trial; None where a rule is given.
         out: Folder of the artifact, new or empty.
         recovery: How the model is trained before it is exported; None exports what was searched.
+        registration: Where the verified artifact is registered; None leaves it a folder.
 
     Raises:
         UsageError: No such study or trial, or no member that the rule asks for.
         RecoveryError: The training failed.
         ArtifactError: The artifact differs from what was searched, or trained; nothing was released.
+        RegistryError: MLflow does not answer or does not take the artifact, which stays where it is.
     """
     try:
         check_place(out)
@@ -52,12 +59,33 @@ def run_export(
         raise UsageError(str(error)) from error
     summary = summarise(Repository(open_database(storage)), study)
     number, explanation = _choose(summary, pick, trial)
+    uri = None if registration is None else registration.tracking_uri or summary.job.mlflow.tracking_uri
+    if uri is not None:
+        check_reachable(uri)
+    report = _export(summary, number, storage, out, recovery)
+    registered = None
+    if registration is not None and uri is not None:
+        registered = _register(out, uri, registration)
+    return _result(report, out, explanation, registered)
+
+
+def _register(out: Path, uri: str, registration: Registration) -> RegisteredVersion:
+    try:
+        return run_register(out, uri, name=registration.name, alias=registration.alias)
+    except RegistryError as error:
+        command = f"paretrim register {shlex.quote(str(out))} --alias {registration.alias}"
+        raise RegistryError(f"the artifact is verified and stays in {out}; {error}; then: {command}") from error
+
+
+def _export(
+    summary: StudySummary, number: int, storage: str, out: Path, recovery: RecoveryOptions | None
+) -> ExportReport:
     policy = summary.trial(number).policy
     job = summary.job.model_copy(update={"storage": storage})
     spec = describe(job).spec
     worker = TrialWorker(spec)
     _check_unchanged(summary, worker)
-    command = f"paretrim export {shlex.quote(study)} --trial {number} --out {shlex.quote(str(out))}"
+    command = f"paretrim export {shlex.quote(summary.record.name)} --trial {number} --out {shlex.quote(str(out))}"
     trained = None
     if recovery is not None:
         command += recovery.words
@@ -65,11 +93,11 @@ def run_export(
         worker.adopt(policy, found.model)
         trained = found.report
     card = partial(render_card, spec=spec, structure=worker.structure, policy=policy, command=command)
-    report = export_artifact(
+    return export_artifact(
         worker,
         ExportRequest(
             spec=spec,
-            study=study,
+            study=summary.record.name,
             trial=number,
             policy=policy,
             out=out.absolute(),
@@ -78,7 +106,6 @@ def run_export(
             texts={JOB_FILE: job_text(summary.job)},
         ),
     )
-    return _result(report, out, explanation)
 
 
 def _check_unchanged(summary: StudySummary, worker: TrialWorker) -> None:
@@ -108,7 +135,7 @@ def _choose(summary: StudySummary, pick: str | None, trial: int | None) -> tuple
     return picked.trial, picked.explanation
 
 
-def _result(report: ExportReport, out: Path, explanation: str) -> ExportSummary:
+def _result(report: ExportReport, out: Path, explanation: str, registered: RegisteredVersion | None) -> ExportSummary:
     holdout = report.splits["holdout"]
     return ExportSummary(
         study=report.study,
@@ -128,4 +155,5 @@ def _result(report: ExportReport, out: Path, explanation: str) -> ExportSummary:
         predicted_size_bytes=report.size_predicted_bytes,
         measured_size_bytes=report.size_file_bytes,
         dense_size_bytes=report.dense_size_bytes,
+        registered=registered,
     )

@@ -36,6 +36,34 @@ def baseline_trials(space: SearchSpace, cost_of: Callable[[Policy], Costs]) -> l
     ]
 
 
+def first_trials(
+    space: SearchSpace, cost_of: Callable[[Policy], Costs], policies: Iterable[Policy], *, most: int
+) -> list[TrialRecord]:
+    """Return the baselines, and behind them some policies that are to be scored first.
+
+    Args:
+        space: The search space.
+        cost_of: Costs of a policy.
+        policies: What is to be scored first; baselines and repeats among them are left out.
+        most: How many of them at most.
+    """
+    baselines = baseline_trials(space, cost_of)
+    known = {trial.policy.digest for trial in baselines}
+    further = {policy.digest: policy for policy in policies if policy.digest not in known}
+    numbered = enumerate(list(further.values())[:most], start=len(baselines))
+    return baselines + [
+        TrialRecord(
+            number=number,
+            role=TrialRole.TRIAL,
+            name=f"{TrialRole.TRIAL} {number}",
+            policy=policy,
+            state=TrialState.WAITING,
+            costs=cost_of(policy),
+        )
+        for number, policy in numbered
+    ]
+
+
 class TrialLedger:
     """Keeps the trials of a study, and counts them as they come.
 

@@ -2,8 +2,10 @@
 
 from controller.explain import run_explain
 from controller.export import run_export
+from controller.model_check import run_model_check
 from controller.planning import plan
 from controller.profiling import run_calibration, run_profile, run_space_profile
+from controller.registry.registration import run_promote, run_register, run_rollback
 from controller.retarget import run_retarget
 from controller.sensitivity import run_sensitivity
 from controller.several_targets import run_search_on_all as run_search
@@ -16,8 +18,12 @@ __all__ = [
     "run_calibration",
     "run_explain",
     "run_export",
+    "run_model_check",
     "run_profile",
+    "run_promote",
+    "run_register",
     "run_retarget",
+    "run_rollback",
     "run_search",
     "run_sensitivity",
     "run_space_profile",

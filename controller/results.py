@@ -6,6 +6,7 @@ from pathlib import Path
 
 from controller.record import SCHEMA_VERSION as SCHEMA_VERSION
 from controller.record import Record as Record
+from controller.registry.report import RegisteredVersion
 
 FOREIGN_TABLE = "latencies come from a table that was measured on other hardware: good for planning only"
 EXTRAPOLATED = (
@@ -372,6 +373,7 @@ class ExportSummary(Record):
         metric: Name of the quality metric.
         searched_quality: Metric on the holdout as the search computes it; of the trained model where it was trained.
         unrecovered_quality: Metric on the holdout before recovery; None where the model was not trained.
+        registered: The version of a registered model that it became; None where it was not registered.
         exported_quality: Metric on the holdout as the reloaded artifact computes it.
         dense_quality: Metric of the dense model on the holdout.
         max_logits_difference: Largest absolute difference of the outputs.
@@ -400,3 +402,4 @@ class ExportSummary(Record):
     measured_size_bytes: int
     dense_size_bytes: int
     unrecovered_quality: float | None = None
+    registered: RegisteredVersion | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from controller.study_summary import StudySummary, result_of, summarise, view_of
 from controller.study_view import number
 from controller.tracking import Tracker, experiment_name
 from evaluators.scores import QualityMeasure
+from search_spaces.policy import Policy
 from workers.protocol import Split, TrialFailure, TrialRequest, WorkerSpec
 from workers.trial import TrialWorker, check_data
 
@@ -64,12 +65,13 @@ def _in_words(member: FrontMember) -> str:
     return f"{member.name}: quality {number(member.quality)} at {number(member.latency_ms)} ms"
 
 
-def run_search(job: JobSpec, on_progress: OnProgress) -> SearchResult:
+def run_search(job: JobSpec, on_progress: OnProgress, *, first: Sequence[Policy] = ()) -> SearchResult:
     """Run a job, or continue it: measure, compress, search, score the front on the holdout, record.
 
     Args:
         job: The job.
         on_progress: Told of every stage, and several times a second while the search runs.
+        first: Policies that a new study scores before its sampler proposes any; those outside the space are left out.
 
     Returns:
         The front; `interrupted` says whether the search was stopped before its end.
@@ -93,7 +95,8 @@ def run_search(job: JobSpec, on_progress: OnProgress) -> SearchResult:
     worker.prepare(partial(stages, "making variants"))
     config = _study_config(job, priced, worker, chance)
     # Opened here once as well: a conflict shows before Ray starts, and messages to MLflow need the study's identity.
-    factory = StudyFactory(config=config, storage=job.storage, cost_of=priced.costs.costs)
+    inside = tuple(policy for policy in first if worker.space.contains(policy))
+    factory = StudyFactory(config=config, storage=job.storage, cost_of=priced.costs.costs, first=inside)
     tracker = _start_tracking(job, repository, factory().id, worker.metric, notes)
     try:
         stages("starting workers")

@@ -3,13 +3,13 @@
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Self
 
 from controller.feedback import Feedback
-from controller.ledger import DENSE, TrialLedger, baseline_trials
+from controller.ledger import DENSE, TrialLedger, first_trials
 from controller.outcome import FailureTally, broken_constraints, check_dense, check_report
 from controller.progress import StudyProgress, measure_progress
 from controller.proposer import Proposal, Proposer
@@ -111,8 +111,11 @@ class Study:
         repository: Repository,
         cost_of: Callable[[Policy], Costs],
         on_finished: Callable[["Study", TrialRecord], None] | None = None,
+        first: Sequence[Policy] = (),
     ) -> Self:
         """Create the study, or continue the one of that name.
+
+        A new one scores the policies in `first` before its sampler proposes any, as far as its trials suffice.
 
         Raises:
             StudyConflictError: The study exists, and its trials were scored on something else.
@@ -131,7 +134,7 @@ class Study:
             fixed_json=config.fixed_json,
             space_digest=config.space_digest,
             objectives=[str(objective) for objective in config.objectives],
-            trials=baseline_trials(config.space, cost_of),
+            trials=first_trials(config.space, cost_of, first, most=config.trials),
         )
         return cls(config, repository, record, cost_of, on_finished)
 

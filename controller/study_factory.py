@@ -1,6 +1,6 @@
 """Opens a study in whatever process it is to live in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from controller.storage.engine import open_database
@@ -20,14 +20,18 @@ class StudyFactory:
         config: What to search.
         storage: URL of the database.
         cost_of: Exact costs of a policy.
+        first: Policies that a new study scores before its sampler proposes any.
         on_finished: Called with the study and each trial that has come to its end.
     """
 
     config: StudyConfig
     storage: str = field(repr=False)
     cost_of: Callable[[Policy], Costs]
+    first: Sequence[Policy] = ()
     on_finished: Callable[[Study, TrialRecord], None] | None = None
 
     def __call__(self) -> Study:
         """Create the study, or continue it (see `Study.open`)."""
-        return Study.open(self.config, Repository(open_database(self.storage)), self.cost_of, self.on_finished)
+        return Study.open(
+            self.config, Repository(open_database(self.storage)), self.cost_of, self.on_finished, self.first
+        )

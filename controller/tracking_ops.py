@@ -88,7 +88,7 @@ def open_client(uri: str) -> "MlflowClient":
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    database = _sqlite_path(uri)
+    database = sqlite_path(uri)
     if database is not None:
         database.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -288,12 +288,13 @@ def _batches(entries: list[Any], size: int = ENTRIES_PER_BATCH) -> Iterable[list
     return (entries[start : start + size] for start in range(0, len(entries), size))
 
 
-def _sqlite_path(uri: str) -> Path | None:
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a SQLite tracking URI, absolute; None for other URIs."""
     prefix = "sqlite:///"
     return Path(uri.removeprefix(prefix).partition("?")[0]).resolve() if uri.startswith(prefix) else None
 
 
 def _artifact_location(uri: str) -> str | None:
     """Beside a SQLite file, so that the artifacts do not depend on the folder that the search runs in."""
-    database = _sqlite_path(uri)
+    database = sqlite_path(uri)
     return None if database is None else (database.parent / "mlartifacts").as_uri()

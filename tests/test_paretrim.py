@@ -64,8 +64,8 @@ def test_functions_hand_on_to_the_services(tmp_path, monkeypatch):
     operations = types.ModuleType("controller.operations")
     operations.run_search = lambda job, on_progress: calls.append(("search", job.name, on_progress(None)))
     operations.load_front = lambda study, storage, *, pick: calls.append(("front", study, storage, pick))
-    operations.run_export = lambda study, storage, *, pick, trial, out, recovery: calls.append(
-        ("export", study, pick, trial, out, recovery)
+    operations.run_export = lambda study, storage, *, pick, trial, out, recovery, registration: calls.append(
+        ("export", study, pick, trial, out, recovery, registration)
     )
     operations.run_profile = lambda model, target, out, on_progress: calls.append(("profile", model, target, out))
     operations.run_sensitivity = lambda job, on_progress, **more: calls.append(("sensitivity", job.name, more))
@@ -86,7 +86,7 @@ def test_functions_hand_on_to_the_services(tmp_path, monkeypatch):
         ("search", "demo", None),
         ("search", "demo", "told"),
         ("front", "demo", "sqlite:///.paretrim/paretrim.db", None),
-        ("export", "demo", None, 3, tmp_path, None),
+        ("export", "demo", None, 3, tmp_path, None, None),
         ("profile", "model", "target", tmp_path),
         ("front", "demo", "sqlite:///.paretrim/paretrim.db", "knee"),
         ("sensitivity", "demo", {"measure": False, "fisher": True, "out": tmp_path, "csv": None}),

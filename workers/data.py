@@ -132,6 +132,36 @@ def load_training(
     return _encode(rows, "training", config.model_copy(update={"source": source}), task)
 
 
+def load_rows(config: DataConfig, task: Task, *, examples: int | None, seed: int) -> tuple[Example, ...]:
+    """Read all different rows of a source as one split, whatever the numbers of rows in the configuration say.
+
+    Args:
+        config: Says how rows are read.
+        task: Encodes them.
+        examples: Most examples, drawn at random; None for all.
+        seed: Seed of the draw.
+
+    Raises:
+        DataError: A file or column is missing, or there is no row.
+        TaskError: An input or label does not fit the model.
+    """
+    rows = _unique(_read_rows(config, config.source, task))
+    if not rows:
+        raise DataError(f"scoring takes at least one row; {config.source!r} has none; give a file with rows")
+    if examples is not None and examples < len(rows):
+        rows = random.Random(seed).sample(rows, examples)
+    return _encode(rows, "new", config, task)
+
+
+def count_rows(config: DataConfig, task: Task) -> int:
+    """Count the different rows of a source.
+
+    Raises:
+        DataError: A file or column is missing.
+    """
+    return len(_unique(_read_rows(config, config.source, task)))
+
+
 def _split(config: DataConfig, task: Task, seed: int) -> tuple[list[_Row], list[_Row], list[_Row]]:
     """Rows of calibration, search and holdout."""
     rows = _unique(_read_rows(config, config.source, task))

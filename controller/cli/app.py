@@ -11,6 +11,8 @@ from controller.cli import (
     explain_command,
     job_commands,
     profile_command,
+    recheck_command,
+    registry_commands,
     report_commands,
     retarget_command,
     study_commands,
@@ -58,6 +60,10 @@ app.command()(target_commands.targets)
 app.command()(job_commands.search)
 app.command()(study_commands.front)
 app.command()(study_commands.export)
+app.command()(registry_commands.register)
+app.command()(registry_commands.promote)
+app.command()(registry_commands.rollback)
+app.command()(recheck_command.recheck)
 app.command()(retarget_command.retarget)
 app.command()(explain_command.explain)
 app.command()(report_commands.sensitivity)

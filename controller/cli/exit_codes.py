@@ -21,6 +21,8 @@ class ExitCode(IntEnum):
     PREFLIGHT = 3, "the model, its data, the latency table or the database is not fit, or no policy can meet the bounds"
     NO_FEASIBLE_TRIAL = 4, "the search ended without a policy that meets the constraints"
     NOT_VERIFIED = 5, "the exported model is not what the search said; nothing was released"
+    BELOW_CONSTRAINT = 6, "recheck: on the new data the model loses more quality than its constraint allows"
+    CANNOT_TELL = 7, "recheck: the new data do not suffice to tell whether the model meets its constraint"
     INTERRUPTED = 130, "stopped by Ctrl-C; everything finished is kept, and the command to go on is printed"
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from controller.cli.render_registry import render_version
 from controller.cli.text import format_count, format_ms, format_seconds, format_size, print_lines, print_table
 from controller.results import (
     EXTRAPOLATED,
@@ -159,3 +160,5 @@ def render_export(console: Console, report: ExportSummary) -> None:
             f"{report.searched_quality:.4f} after",
         )
     print_lines(console, f"verified: {report.artifact}", style="green")
+    if report.registered is not None:
+        render_version(console, report.registered)

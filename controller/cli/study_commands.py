@@ -9,6 +9,7 @@ from controller.cli.errors import reports_errors
 from controller.cli.options import AsJson, StorageUrl, StudyName, storage_or_default
 from controller.cli.text import print_json, stdout_console, stdout_for_results
 from controller.errors import UsageError
+from controller.registry import CHAMPION
 
 
 @reports_errors
@@ -55,25 +56,51 @@ def export(
         int | None, typer.Option("--epochs", min=1, help="Passes over the training examples.", show_default=False)
     ] = None,
     tune: Annotated[int, typer.Option("--tune", min=1, help="Trainings to choose from.")] = 1,
+    register: Annotated[
+        bool, typer.Option("--register", help="Make it a version of an MLflow model once it is verified.")
+    ] = False,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Name of the registered model.", show_default="the study's"),
+    ] = None,
+    alias: Annotated[
+        str | None,
+        typer.Option("--alias", help="Alias that stands for the new version.", show_default="champion"),
+    ] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option("--tracking-uri", metavar="URI", help="MLflow.", show_default="the job's")
+    ] = None,
     as_json: AsJson = False,
     storage: StorageUrl = None,
 ) -> None:
     """Export a policy as a model, and verify it: the model is loaded afresh, scored and timed."""
     from controller.job import check_study_name
     from controller.recovery_options import RecoveryOptions
+    from controller.registry.names import Registration
 
     check_study_name(study)
     if (pick is None) == (trial is None):
         raise UsageError('an export takes either --pick or --trial; for example --pick "fastest within 1% quality"')
     if not recover and (epochs is not None or tune > 1):
         raise UsageError("--epochs and --tune say how a model is trained; add --recover")
+    if not register and not (name is None and alias is None and tracking_uri is None):
+        raise UsageError("--name, --alias and --tracking-uri say where a model is registered; add --register")
     recovery = RecoveryOptions(epochs=epochs, tune=tune) if recover else None
+    registration = None
+    if register:
+        registration = Registration(name=name, alias=alias or CHAMPION, tracking_uri=tracking_uri)
     from controller import operations
     from controller.cli.render import render_export
 
     with stdout_for_results():
         report = operations.run_export(
-            study, storage_or_default(storage), pick=pick, trial=trial, out=out, recovery=recovery
+            study,
+            storage_or_default(storage),
+            pick=pick,
+            trial=trial,
+            out=out,
+            recovery=recovery,
+            registration=registration,
         )
     if as_json:
         print_json(report.to_dict())

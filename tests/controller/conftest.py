@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from controller.artifact_job import JOB_FILE, job_text
-from controller.job import Constraints, JobSpec
+from controller.job import Constraints, JobSpec, MlflowConfig, SearchConfig
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +31,8 @@ def tiny_artifact(request, tmp_path_factory):
                 space=tiny.space,
                 target=worker.spec.target,
                 constraints=Constraints(max_quality_drop=0.1),
+                search=SearchConfig(sampler="nsga2", trials=4),
+                mlflow=MlflowConfig(enabled=False),
             )
             asked = ExportRequest(
                 spec=worker.spec,

@@ -50,6 +50,10 @@ COMMANDS = (
     "search",
     "front",
     "export",
+    "register",
+    "promote",
+    "rollback",
+    "recheck",
     "sensitivity",
     "sweep",
     "db",
@@ -347,10 +351,11 @@ def test_front_and_export_pass_on_what_they_are_told(serve, monkeypatch):
     assert run("export", "demo", "--trial", 7, "--out", "o", "--storage", "sqlite:///x.db").exit_code == 0
     done = run("export", "demo", "--pick", "smallest", "--out", "o", "--json")
     assert json.loads(done.stdout)["artifact"] == "out"
+    unasked = {"recovery": None, "registration": None}
     assert calls == [
         ("demo", "sqlite:///env.db", "knee"),
-        ("demo", "sqlite:///x.db", {"pick": None, "trial": 7, "out": Path("o"), "recovery": None}),
-        ("demo", "sqlite:///env.db", {"pick": "smallest", "trial": None, "out": Path("o"), "recovery": None}),
+        ("demo", "sqlite:///x.db", {"pick": None, "trial": 7, "out": Path("o"), **unasked}),
+        ("demo", "sqlite:///env.db", {"pick": "smallest", "trial": None, "out": Path("o"), **unasked}),
     ]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -363,3 +364,20 @@ def test_a_study_of_jobs_without_a_word_on_quality_goes_on(open_study: OpenStudy
     """It went by the metric; and what guessing is worth, its last digits apart, the data's digest tells."""
     open_study(fixed={"data": {"search": 512}, "chance_quality": 0.5123456789})
     open_study(fixed={"data": {"search": 512}, "quality": "metric", "chance_quality": 0.5123456790})
+
+
+def test_a_new_study_scores_what_it_is_given_before_it_proposes(repository: Repository) -> None:
+    config = make_config(trials=4, racing=False)
+    space, costs = config.space, SimulatedCosts(config.space)
+    generator = random.Random(0)
+    given = [space.random_policy(generator) for _ in range(6)]
+    study = Study.open(config, repository, costs, None, [space.dense_policy(), given[0], *given])
+    baselines = len(space.uniform_policies()) + 1
+    assert [trial.policy for trial in study.trials[baselines:]] == given[:4]
+    assert {trial.role for trial in study.trials[baselines:]} == {TrialRole.TRIAL}
+    search_inline(study, worker_for(study))
+    done = [trial for trial in study.trials if trial.role is TrialRole.TRIAL]
+    assert [trial.policy for trial in done] == given[:4]
+    assert study.stop_reason is StopReason.TRIALS
+    again = Study.open(config, repository, costs, None, [space.smallest_policy()])
+    assert len(again.trials) == len(study.trials)

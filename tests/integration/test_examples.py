@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ def test_minilm_example_fits_its_model_and_data():
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_demonstration_ends_with_a_verified_artifact(tmp_path):
+def test_demonstration_ends_with_a_registered_and_verified_model_that_answers(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "examples.demo"],
         cwd=tmp_path,
@@ -52,3 +53,8 @@ def test_demonstration_ends_with_a_verified_artifact(tmp_path):
     report = json.loads((tmp_path / "paretrim-demo" / "best" / "report.json").read_text())
     assert abs(report["metric_gap"]) <= report["metric_tolerance"]
     assert report["latency_measured_ms"] < report["dense_latency_measured_ms"]
+    answer = re.search(r"asked for a (\d), the registered model answers LABEL_(\d), sure to 0\.\d+", done.stdout)
+    assert answer is not None
+    assert answer[1] == answer[2]
+    assert "mlflow models serve -m models:/digits@champion --env-manager local" in done.stdout
+    assert "curl -H 'Content-Type: application/json' -d @paretrim-demo/request.json" in done.stdout

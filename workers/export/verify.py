@@ -24,7 +24,7 @@ from workers.targets.timing import TimingStats, summarise
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from evaluators.quality import Outputs, QualityEvaluator
+    from evaluators.quality import Forward, Outputs, QualityEvaluator
     from evaluators.tasks import Task
     from workers.data import Splits
 
@@ -127,15 +127,8 @@ class _Scoring:
 
         from evaluators.quality import Outputs, QualityEvaluator
 
-        def forward(inputs: Mapping[str, Tensor], examples_per_call: int) -> Tensor:
-            calls = range(0, len(next(iter(inputs.values()))), examples_per_call)
-            parts = [
-                logits({name: tensor[at : at + examples_per_call] for name, tensor in inputs.items()}) for at in calls
-            ]
-            return torch.cat(parts)
-
         evaluator = QualityEvaluator(self._task, getattr(self._splits, split.value), batch=self._request.batch)
-        outputs = evaluator.run(forward)
+        outputs = evaluator.run(forward_of(logits))
         self._last = split, outputs
         with np.load(self._request.logits) as searched:
             expected = Outputs(
@@ -160,6 +153,18 @@ class _Scoring:
             return None
         names = _class_names(self._request.artifact, answers_NC.shape[1])
         return class_report(np.array(labels), answers_NC.argmax(1).numpy(), names)
+
+
+def forward_of(logits: Callable[[Mapping[str, Tensor]], Tensor]) -> Forward:
+    """Run a model as an evaluator asks for it: stacked examples are cut into the calls that they belong to."""
+    import torch
+
+    def forward(inputs: Mapping[str, Tensor], examples_per_call: int) -> Tensor:
+        calls = range(0, len(next(iter(inputs.values()))), examples_per_call)
+        parts = [logits({name: tensor[at : at + examples_per_call] for name, tensor in inputs.items()}) for at in calls]
+        return torch.cat(parts)
+
+    return forward
 
 
 def _class_names(folder: Path, count: int) -> list[str]:
