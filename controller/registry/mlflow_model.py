@@ -16,7 +16,7 @@ from evaluators.tasks.base import longest_input
 from workers.export.onnx import ExportError
 from workers.export.verified import VerifiedArtifact
 from workers.quiet import no_progress_bars
-from workers.targets.base import ExportForm
+from workers.targets.base import ONNX_FILE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,7 +103,7 @@ def _add_onnx(model: Model, path: Path) -> None:
     model.add_flavor(
         "onnx",
         onnx_version=version("onnx"),
-        data=f"{ARTIFACT_PATH}/model.onnx",
+        data=f"{ARTIFACT_PATH}/{ONNX_FILE}",
         providers=["CPUExecutionProvider"],
         onnx_session_options=None,
         code=None,
@@ -117,16 +117,16 @@ def served_form(artifact: VerifiedArtifact) -> ServedForm:
     import transformers
 
     job = read_job(artifact.folder)
-    if artifact.report.form is not ExportForm.ONNX:
-        raise NotServableError(
-            f"models for ONNX Runtime are registered; {str(artifact.folder)!r} is for {artifact.report.target}; load "
-            "it with paretrim.load, or export a study of an ONNX target"
-        )
     task = job.model.task
     if task not in (*_TEXT, _IMAGE):
         raise NotServableError(
             f"models of the tasks {', '.join((*_TEXT, _IMAGE))} are registered; got {task!r}; log model.onnx of "
             f"{str(artifact.folder)!r} by mlflow.onnx.log_model"
+        )
+    if ONNX_FILE not in artifact.report.files:
+        raise NotServableError(
+            f"a model is served by ONNX Runtime from model.onnx; {str(artifact.folder)!r} has none; search for "
+            "the target cpu-onnxruntime (paretrim retarget), and export that"
         )
     config = transformers.AutoConfig.from_pretrained(artifact.folder, trust_remote_code=False)
     _check_tokenizer(artifact, task)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -123,6 +124,16 @@ def test_nothing_that_was_not_verified_is_registered(tiny_artifact, registry_uri
         run_register(changed, registry_uri, name="never")
     with pytest.raises(UsageError, match="no registered model 'never'"):
         run_promote("never", registry_uri, version=1)
+
+
+def test_an_artifact_for_another_runtime_is_not_served(tiny_artifact):
+    from controller.registry.mlflow_model import NotServableError, served_form
+
+    verified = read_verified(tiny_artifact("tiny_text"))
+    files = {name: digest for name, digest in verified.report.files.items() if name != "model.onnx"}
+    other = replace(verified, report=verified.report.model_copy(update={"files": files}))
+    with pytest.raises(NotServableError, match=r"served by ONNX Runtime from model\.onnx; .* has none"):
+        served_form(other)
 
 
 def test_an_alias_moves_forward_and_back(tiny_artifact, registry_uri):
