@@ -1,5 +1,6 @@
 """The Pareto front: who is on it, how much it covers, which member bends it most."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.job import Constraints, Objective
+from evaluators.scores import Costs
 
 MAXIMISED = frozenset({Objective.QUALITY})
 """Objectives that are to be large; all others are to be small."""
@@ -23,6 +25,8 @@ class FrontMember:
         quality: The metric, larger is better.
         latency_ms: Predicted latency of one batch.
         size_bytes: Size of all parameters as stored.
+        energy_mj: Energy of one batch; None where it is not known.
+        peak_memory_bytes: Peak memory of activations; None where it is not known.
     """
 
     number: int
@@ -31,16 +35,31 @@ class FrontMember:
     quality: float
     latency_ms: float
     size_bytes: int
+    energy_mj: float | None = None
+    peak_memory_bytes: int | None = None
 
     def value(self, objective: Objective) -> float:
         """Return the value of one objective."""
-        match objective:
-            case Objective.QUALITY:
-                return self.quality
-            case Objective.LATENCY_MS:
-                return self.latency_ms
-            case Objective.SIZE_BYTES:
-                return float(self.size_bytes)
+        return self.quality if objective is Objective.QUALITY else cost_value(self, objective)
+
+
+def cost_value(costs: Costs | FrontMember, objective: Objective) -> float:
+    """Return one of the costs; infinite where it is not known.
+
+    Raises:
+        ValueError: Quality is no cost.
+    """
+    match objective:
+        case Objective.LATENCY_MS:
+            return costs.latency_ms
+        case Objective.SIZE_BYTES:
+            return float(costs.size_bytes)
+        case Objective.ENERGY_MJ:
+            return math.inf if costs.energy_mj is None else costs.energy_mj
+        case Objective.PEAK_MEMORY_BYTES:
+            return math.inf if costs.peak_memory_bytes is None else float(costs.peak_memory_bytes)
+        case Objective.QUALITY:
+            raise ValueError("a cost is one of latency, size, energy and peak memory; got quality; read it by itself")
 
 
 def points_of(members: Sequence[FrontMember], objectives: Sequence[Objective]) -> NDArray[np.float64]:
@@ -90,8 +109,8 @@ def hypervolume(
 ) -> float:
     """Return the part of the objectives' space that the members dominate, in units of the dense model.
 
-    Quality is measured from that of chance, in units of what the dense model has above it; latency and size in units
-    of the dense model's. The reference point is a model as slow and as large as the dense one and no better than
+    Quality is measured from that of chance, in units of what the dense model has above it; costs in units of the dense
+    model's. The reference point is a model as slow and as large as the dense one and no better than
     chance. The dense model alone has 0, and a policy that keeps its quality at no cost at all would have 1; more is
     possible only where quality exceeds the dense model's. Members beyond the reference point add nothing.
 
@@ -103,11 +122,7 @@ def hypervolume(
     """
     import moocore
 
-    scale = {
-        Objective.QUALITY: dense.quality - chance_quality,
-        Objective.LATENCY_MS: dense.latency_ms,
-        Objective.SIZE_BYTES: float(dense.size_bytes),
-    }
+    scale = {o: dense.quality - chance_quality if o is Objective.QUALITY else dense.value(o) for o in Objective}
     if any(value <= 0 for value in scale.values()):
         raise ValueError(
             f"the dense model must be better than chance and cost something; got quality={dense.quality}, "
@@ -169,22 +184,29 @@ def knee_order(front: Sequence[FrontMember], objectives: Sequence[Objective]) ->
 def violations(member: FrontMember, constraints: Constraints, dense_quality: float) -> dict[str, float]:
     """Return how far each declared constraint is broken; 0 or less where it is met.
 
-    Latency and size are relative to their bounds (0.1 is a tenth too much); the drop of quality is absolute.
+    Costs are relative to their bounds (0.1 is a tenth too much); the drop of quality is absolute.
     """
-    found = cost_violations(member.latency_ms, member.size_bytes, constraints)
+    found = cost_violations(member, constraints)
     if constraints.max_quality_drop is not None:
         found["max_quality_drop"] = dense_quality - member.quality - constraints.max_quality_drop
     return found
 
 
-def cost_violations(latency_ms: float, size_bytes: float, constraints: Constraints) -> dict[str, float]:
+def cost_violations(costs: Costs | FrontMember, constraints: Constraints) -> dict[str, float]:
     """Return how far the constraints on costs are broken, relative to their bounds; 0 or less where they are met."""
-    found = {}
-    if constraints.max_latency_ms is not None:
-        found["max_latency_ms"] = latency_ms / constraints.max_latency_ms - 1
-    if constraints.max_size_bytes is not None:
-        found["max_size_bytes"] = size_bytes / constraints.max_size_bytes - 1
-    return found
+    bounds = cost_bounds(constraints)
+    return {f"max_{objective}": cost_value(costs, objective) / bound - 1 for objective, bound in bounds.items()}
+
+
+def cost_bounds(constraints: Constraints) -> dict[Objective, float]:
+    """Return the declared bounds on costs, in the order of `Objective`."""
+    declared = {
+        Objective.LATENCY_MS: constraints.max_latency_ms,
+        Objective.SIZE_BYTES: constraints.max_size_bytes,
+        Objective.ENERGY_MJ: constraints.max_energy_mj,
+        Objective.PEAK_MEMORY_BYTES: constraints.max_peak_memory_bytes,
+    }
+    return {objective: float(bound) for objective, bound in declared.items() if bound is not None}
 
 
 def feasible(members: Sequence[FrontMember], constraints: Constraints, dense_quality: float) -> list[FrontMember]:

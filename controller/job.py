@@ -43,6 +43,10 @@ class Objective(StrEnum):
     """Time of one batch on the target, to be small."""
     SIZE_BYTES = "size_bytes"
     """Bytes of all parameters as stored, to be small."""
+    ENERGY_MJ = "energy_mj"
+    """Energy of one batch in millijoule, to be small: measured where the table says so, else estimated."""
+    PEAK_MEMORY_BYTES = "peak_memory_bytes"
+    """Most bytes of activations that are held at one time, computed, to be small."""
 
 
 class Constraints(BaseModel):
@@ -57,6 +61,10 @@ class Constraints(BaseModel):
     """Largest latency of one batch in milliseconds, above 0."""
     max_size_bytes: int | None = Field(default=None, gt=0)
     """Largest size in bytes, above 0."""
+    max_energy_mj: float | None = Field(default=None, gt=0)
+    """Largest energy of one batch in millijoule, above 0."""
+    max_peak_memory_bytes: int | None = Field(default=None, gt=0)
+    """Largest peak memory of activations in bytes, above 0."""
 
 
 class SearchConfig(BaseModel):
@@ -140,7 +148,8 @@ class JobSpec(BaseModel):
     also: tuple[TargetChange, ...] = ()
     """Further targets, each of which gets a front of its own from the same scores once the search is done."""
     objectives: tuple[Objective, ...] = (Objective.QUALITY, Objective.LATENCY_MS)
-    """What the front is spanned by: quality and at least one of latency_ms and size_bytes."""
+    """What the front is spanned by: quality and at least one of latency_ms, size_bytes, energy_mj and
+    peak_memory_bytes."""
     quality: QualityMeasure = QualityMeasure.METRIC
     """What quality is. metric: the task's, accuracy or bits per token; take it where examples are many, or where
     a compressed model may be better than the dense one. fidelity: how far the outputs overlap with the dense model's,
@@ -166,7 +175,8 @@ class JobSpec(BaseModel):
         if len(set(names)) != len(names):
             raise ValueError(f"must name each objective once; got {names}")
         if Objective.QUALITY not in objectives or len(objectives) < 2:
-            raise ValueError(f"must hold quality and at least one of latency_ms and size_bytes; got {names}")
+            costs = ", ".join(objective for objective in Objective if objective is not Objective.QUALITY)
+            raise ValueError(f"must hold quality and at least one of {costs}; got {names}")
         return objectives
 
     @field_validator("target")
@@ -191,13 +201,21 @@ class JobSpec(BaseModel):
     @property
     def digest(self) -> str:
         """Identity of what is searched: 16 hexadecimal digits over all but where results are kept."""
-        content = json.dumps(self.model_dump(mode="json", exclude=_NOT_CONTENT), sort_keys=True, separators=(",", ":"))
+        content = json.dumps(self._content(_NOT_CONTENT), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def fixed_content(self) -> dict[str, Any]:
         """Return what a study can't change once it has trials; comparing two of these says why a resume is refused."""
-        content = self.model_dump(mode="json", exclude={*_NOT_CONTENT, "recheck"})
+        content = self._content({*_NOT_CONTENT, "recheck"})
         content["search"] = {key: value for key, value in content["search"].items() if key not in _FREE_ON_RESUME}
+        return content
+
+    def _content(self, exclude: set[str]) -> dict[str, Any]:
+        """JSON values; a job that bounds neither energy nor memory is the one that it was before they could be."""
+        content = self.model_dump(mode="json", exclude=exclude)
+        for name in ("max_energy_mj", "max_peak_memory_bytes"):
+            if content["constraints"][name] is None:
+                del content["constraints"][name]
         return content
 
     def public_dict(self) -> dict[str, Any]:

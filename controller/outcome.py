@@ -4,7 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from controller.front import cost_violations
+from controller.front import cost_value, cost_violations
+from controller.job import Objective
 from controller.results import FailureGroup
 from controller.storage.records import TrialRecord, TrialState
 from controller.study_config import DenseModelError, StudyConfig, TooManyFailuresError, too_many_failures
@@ -42,13 +43,12 @@ def objective_values(trial: TrialRecord, config: StudyConfig) -> list[float]:
     constraints are broken and never by objectives, so the quality of chance stands in for it.
     """
     quality = config.chance_quality if trial.quality is None else trial.quality
-    values = {"quality": quality, "latency_ms": trial.costs.latency_ms, "size_bytes": float(trial.costs.size_bytes)}
-    return [values[objective] for objective in config.objectives]
+    return [quality if o is Objective.QUALITY else cost_value(trial.costs, o) for o in config.objectives]
 
 
 def broken_constraints(trial: TrialRecord, config: StudyConfig, dense_quality: float | None) -> dict[str, float]:
     """Return how far each declared constraint is broken, as far as it is known; 0 or less where it is met."""
-    found = cost_violations(trial.costs.latency_ms, trial.costs.size_bytes, config.constraints)
+    found = cost_violations(trial.costs, config.constraints)
     drop = config.constraints.max_quality_drop
     if drop is not None and trial.quality is not None and dense_quality is not None:
         found["max_quality_drop"] = dense_quality - trial.quality - drop

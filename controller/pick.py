@@ -14,6 +14,8 @@ RULE_FORMS = (
     "fastest within 1% quality",
     "best under 5 ms",
     "best under 20 MB",
+    "best under 2 mJ",
+    "best under 300 MB memory",
     "smallest within 2%",
     "smallest under 8 ms within 2%",
     "weighted alpha=0.7",
@@ -23,7 +25,7 @@ RULE_FORMS = (
 """One example of each form, for messages and help."""
 
 _CLAUSE = re.compile(
-    r"\s+(?:within\s+(?P<points>[\d.]+)\s*%(?:\s+quality)?|under\s+(?P<bound>[\d.]+)\s*(?P<unit>ms|mb))"
+    r"\s+(?:within\s+(?P<points>[\d.]+)\s*%(?:\s+quality)?|under\s+(?P<bound>[\d.]+)\s*(?P<unit>ms|mj|mb(?P<memory>\s+memory)?))"
 )
 _WEIGHTED = re.compile(r"weighted\s+alpha\s*=?\s*(?P<alpha>[\d.]+)")
 _TRIAL = re.compile(r"trial\s+(?P<number>\d{1,9})")
@@ -56,6 +58,8 @@ class PickRule:
         max_drop: Largest loss of quality against the dense model, as a fraction of 1; None for any.
         max_latency_ms: Largest latency; None for any.
         max_size_bytes: Largest size; None for any.
+        max_energy_mj: Largest energy; None for any.
+        max_peak_memory_bytes: Largest peak memory; None for any.
         alpha: Weight of quality against savings, 0 to 1; None where nothing is weighted.
         trial: Number of the trial; None for any.
     """
@@ -64,6 +68,8 @@ class PickRule:
     max_drop: float | None = None
     max_latency_ms: float | None = None
     max_size_bytes: float | None = None
+    max_energy_mj: float | None = None
+    max_peak_memory_bytes: float | None = None
     alpha: float | None = None
     trial: int | None = None
 
@@ -115,6 +121,8 @@ def parse_pick(text: str) -> PickRule:
         max_drop=bounds.get("max_drop"),
         max_latency_ms=bounds.get("max_latency_ms"),
         max_size_bytes=bounds.get("max_size_bytes"),
+        max_energy_mj=bounds.get("max_energy_mj"),
+        max_peak_memory_bytes=bounds.get("max_peak_memory_bytes"),
     )
 
 
@@ -136,7 +144,9 @@ def _read_clause(clause: re.Match[str], text: str) -> tuple[str, float]:
         return "max_drop", float(digits) / 100
     if clause["unit"] == "ms":
         return "max_latency_ms", float(digits)
-    return "max_size_bytes", float(digits) * 1e6
+    if clause["unit"] == "mj":
+        return "max_energy_mj", float(digits)
+    return "max_peak_memory_bytes" if clause["memory"] else "max_size_bytes", float(digits) * 1e6
 
 
 def _unknown(text: str) -> PickError:
@@ -267,7 +277,12 @@ _ORDER: dict[Target, Callable[[FrontMember], tuple[float, ...]]] = {
     Target.SMALLEST: lambda m: (m.size_bytes, -m.quality, m.latency_ms, m.number),
     Target.BEST: lambda m: (-m.quality, m.latency_ms, m.size_bytes, m.number),
 }
-_COST_WORDS = {Objective.LATENCY_MS: "latency", Objective.SIZE_BYTES: "size"}
+_COST_WORDS = {
+    Objective.LATENCY_MS: "latency",
+    Objective.SIZE_BYTES: "size",
+    Objective.ENERGY_MJ: "energy",
+    Objective.PEAK_MEMORY_BYTES: "peak memory",
+}
 _SUPERLATIVE = {Target.FASTEST: "fastest", Target.SMALLEST: "smallest", Target.BEST: "best in quality"}
 # Qualities are means of few decimal digits: 0.92 - 0.91 must not exceed 0.01 by rounding.
 _SLACK = 1e-9
@@ -282,6 +297,10 @@ def _broken(member: FrontMember, rule: PickRule, dense: FrontMember) -> float:
         broken += max(0.0, member.latency_ms - rule.max_latency_ms) / max(rule.max_latency_ms, _SLACK)
     if rule.max_size_bytes is not None:
         broken += max(0.0, member.size_bytes - rule.max_size_bytes) / max(rule.max_size_bytes, _SLACK)
+    further = ((Objective.ENERGY_MJ, rule.max_energy_mj), (Objective.PEAK_MEMORY_BYTES, rule.max_peak_memory_bytes))
+    for objective, bound in further:
+        if bound is not None:
+            broken += max(0.0, member.value(objective) - bound) / max(bound, _SLACK)
     return broken
 
 
@@ -302,6 +321,10 @@ def _bounds_text(rule: PickRule, dense: FrontMember) -> str:
         parts.append(f"latency at most {rule.max_latency_ms:.4g} ms")
     if rule.max_size_bytes is not None:
         parts.append(f"size at most {size_text(int(rule.max_size_bytes))}")
+    if rule.max_energy_mj is not None:
+        parts.append(f"energy at most {rule.max_energy_mj:.4g} mJ")
+    if rule.max_peak_memory_bytes is not None:
+        parts.append(f"peak memory at most {size_text(int(rule.max_peak_memory_bytes))}")
     return " and ".join(parts)
 
 

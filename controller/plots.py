@@ -98,7 +98,7 @@ def _page_data(view: StudyView, points: list[PointView]) -> dict[str, Any]:
         "metric": html.escape(view.metric),
         "min_quality": view.bounds.min_quality,
         "max_latency_ms": view.bounds.max_latency_ms,
-        "points": [_point_data(p, units, number_of) for p in points],
+        "points": [_point_data(view, p, units, number_of) for p in points],
         "line": {"x": [p.latency_ms for p in line], "y": [p.quality for p in line]},
         "near": _near(view),
         "knee": next(({"x": p.latency_ms, "y": p.quality} for p in view.front if p.knee), None),
@@ -110,13 +110,14 @@ def _page_data(view: StudyView, points: list[PointView]) -> dict[str, Any]:
     }
 
 
-def _point_data(point: PointView, units: list[str], formats: dict[str, int]) -> dict[str, Any]:
+def _point_data(view: StudyView, point: PointView, units: list[str], formats: dict[str, int]) -> dict[str, Any]:
     quality = point.quality or 0.0
     hover = [
         f"<b>{html.escape(point.label)}</b>",
         f"quality {point.quality_text}",
         f"latency {number(point.latency_ms)} ms",
         f"size {size_text(point.size_bytes)}",
+        *(f"{head} {text}" for head, text in zip(view.further_headings, view.further_texts(point), strict=True)),
         html.escape(point.policy_summary),
     ]
     scores = f"quality {point.quality_text}, {number(point.latency_ms)} ms, {size_text(point.size_bytes)}"
@@ -189,9 +190,10 @@ def _table(view: StudyView, heading: str, rows: list[str]) -> str:
     if not rows:
         return f'<section><h2>{heading}</h2><p class="soft">None yet.</p></section>'
     metric = "" if view.task_metric is None else f"<th>{html.escape(view.task_metric)} on holdout</th>"
+    further = "".join(f"<th>{heading}</th>" for heading in view.further_headings)
     head = (
         f"<tr><th>policy</th><th>{html.escape(view.metric)}</th><th>holdout</th><th>gap</th>{metric}"
-        "<th>latency (ms)</th><th>times dense</th><th>size</th><th>times dense</th>"
+        f"<th>latency (ms)</th><th>times dense</th><th>size</th><th>times dense</th>{further}"
         '<th class="words">constraints</th></tr>'
     )
     return (
@@ -220,6 +222,7 @@ def _rows(view: StudyView, points: Sequence[PointView], index: dict[int, int]) -
             f"{latency / view.dense_latency_ms:.2f}",
             size_text(point.size_bytes),
             f"{size / view.dense_size_bytes:.2f}",
+            *view.further_texts(point),
         )
         cells = "".join(f"<td>{html.escape(text)}</td>" for text in numbers)
         words = "met" if point.feasible else "not met"

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import make_url
 
 from controller.errors import PreflightError
-from controller.job import JobSpec
+from controller.job import JobSpec, Objective
 from controller.measuring import OnStage, TableRequest, check_available, measure_table
-from evaluators.costs import CostModel, least_latency_ms, least_size_bytes
+from evaluators.costs import CostModel, least_energy_mj, least_latency_ms, least_size_bytes
 from evaluators.latency.lookup import LatencyPredictor
-from evaluators.latency.table import check_fingerprint, load_table
+from evaluators.latency.table import EnergyBasis, check_fingerprint, load_table
 from evaluators.latency.workload import Operator, Workload
 from evaluators.latency.workload import operators as policy_work
 from search_spaces.policy import Policy
@@ -155,14 +156,21 @@ def price_by_table(job: JobSpec, description: Description) -> PricedSpace:
     )
     required = required_operators(description.space, description.workload)
     predictor.check(required)
+    costs = CostModel(description.structure, predictor, TARGETS.get(job.target.name).memory_plan)
     return PricedSpace(
         description=description,
-        costs=CostModel(description.structure, predictor),
+        costs=costs,
         table_checksum=table.checksum,
         foreign=tuple(foreign),
         extrapolated=len(predictor.extrapolated(required)),
-        notes=table.provenance.notes,
+        notes=(*table.provenance.notes, *_energy_note(job, costs)),
     )
+
+
+def _energy_note(job: JobSpec, costs: CostModel) -> Iterator[str]:
+    is_named = Objective.ENERGY_MJ in job.objectives or job.constraints.max_energy_mj is not None
+    if is_named and costs.energy.basis is EnergyBasis.ESTIMATED:
+        yield f"energies are estimated, by {costs.energy.source}; compare policies by them, not devices"
 
 
 def grid_of(description: Description) -> tuple[Operator, ...]:
@@ -191,7 +199,19 @@ def unreachable(job: JobSpec, priced: PricedSpace) -> tuple[str, ...]:
         found.append(f"max_latency_ms is {bound_ms:g}, and the fastest policy takes {latency_ms:.4g} ms")
     if bound_bytes is not None and size > bound_bytes:
         found.append(f"max_size_bytes is {bound_bytes:,}, and the smallest policy has {size:,} bytes")
-    return tuple(found)
+    return (*found, *_unreachable_energy_and_memory(job, priced))
+
+
+def _unreachable_energy_and_memory(job: JobSpec, priced: PricedSpace) -> Iterator[str]:
+    space, bounds = priced.description.space, job.constraints
+    if bounds.max_energy_mj is not None:
+        energy_mj = least_energy_mj(space, priced.costs.energy)
+        if energy_mj > bounds.max_energy_mj:
+            yield f"max_energy_mj is {bounds.max_energy_mj:g}, and every policy takes at least {energy_mj:.4g} mJ"
+    if bounds.max_peak_memory_bytes is not None:
+        peak = priced.costs.memory.least_bytes(space)
+        if peak > bounds.max_peak_memory_bytes:
+            yield f"max_peak_memory_bytes is {bounds.max_peak_memory_bytes:,}, and every policy holds {peak:,} at least"
 
 
 def operators_of(policies: tuple[Policy, ...], description: Description) -> tuple[Operator, ...]:

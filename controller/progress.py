@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from controller.front import FrontMember, feasible, hypervolume, pareto_front
+from controller.front import FrontMember, cost_bounds, feasible, hypervolume, pareto_front
 from controller.job import Constraints
 from controller.storage.records import TrialRecord, TrialRole, TrialState
 from controller.study_config import StopReason, StudyConfig
@@ -82,6 +82,8 @@ def front_member(trial: TrialRecord) -> FrontMember | None:
         quality=trial.quality,
         latency_ms=trial.costs.latency_ms,
         size_bytes=trial.costs.size_bytes,
+        energy_mj=trial.costs.energy_mj,
+        peak_memory_bytes=trial.costs.peak_memory_bytes,
     )
 
 
@@ -127,8 +129,7 @@ def best_member(front: Sequence[FrontMember], constraints: Constraints, dense: F
     """
     if not front:
         return None
-    bounds_costs = constraints.max_latency_ms is not None or constraints.max_size_bytes is not None
-    if constraints.max_quality_drop is None and bounds_costs:
+    if constraints.max_quality_drop is None and cost_bounds(constraints):
         return min(front, key=lambda m: (-m.quality, m.latency_ms, m.size_bytes))
     drop = HEADLINE_DROP if constraints.max_quality_drop is None else constraints.max_quality_drop
     close = [m for m in front if m.quality >= dense.quality - drop]

@@ -5,7 +5,7 @@ more has at least its quality; of these the best sets the bar. Nor can it where 
 constraints ask for. Members of the front only ever give way to better ones, so a bar that was set stays right.
 """
 
-from controller.front import FrontMember, cost_violations
+from controller.front import FrontMember, cost_value, cost_violations
 from controller.job import Objective
 from controller.progress import front_member
 from controller.storage.quality import QualityStore
@@ -38,7 +38,7 @@ class Racing:
             return
         if self._dense is None and trial.role is TrialRole.BASELINE and trial.number == 0:
             self._dense = member
-        broken = cost_violations(member.latency_ms, member.size_bytes, self._config.constraints)
+        broken = cost_violations(member, self._config.constraints)
         if any(value > 0 for value in broken.values()) or any(self._covers(m, member) for m in self._members):
             return
         self._members = [m for m in self._members if not self._covers(member, m)] + [member]
@@ -68,19 +68,15 @@ class Racing:
 
     def _covers(self, member: FrontMember, other: FrontMember) -> bool:
         """Whether all that the other could set a bar for, the member sets one for that is at least as high."""
-        costs = Costs(latency_ms=other.latency_ms, size_bytes=other.size_bytes)
-        return member.quality >= other.quality and self._costs_no_more(member, costs)
+        return member.quality >= other.quality and self._costs_no_more(member, other)
 
-    def _costs_no_more(self, member: FrontMember, costs: Costs) -> bool:
+    def _costs_no_more(self, member: FrontMember, costs: Costs | FrontMember) -> bool:
         return all(mine <= other for mine, other in self._pairs(member, costs))
 
     def _costs_less(self, member: FrontMember, costs: Costs) -> bool:
         """Whether the member, which costs no more, dominates a policy of these costs and its own quality."""
         return any(mine < other for mine, other in self._pairs(member, costs))
 
-    def _pairs(self, member: FrontMember, costs: Costs) -> list[tuple[float, float]]:
-        pairs = {
-            Objective.LATENCY_MS: (member.latency_ms, costs.latency_ms),
-            Objective.SIZE_BYTES: (float(member.size_bytes), float(costs.size_bytes)),
-        }
-        return [pairs[objective] for objective in self._config.objectives if objective in pairs]
+    def _pairs(self, member: FrontMember, costs: Costs | FrontMember) -> list[tuple[float, float]]:
+        spanning = [objective for objective in self._config.objectives if objective is not Objective.QUALITY]
+        return [(cost_value(member, objective), cost_value(costs, objective)) for objective in spanning]

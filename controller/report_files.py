@@ -34,6 +34,8 @@ CSV_COLUMNS = (
     "kl_to_dense",
     "latency_ms",
     "size_bytes",
+    "energy_mj",
+    "peak_memory_bytes",
     "feasible",
     "on_front",
     "failure",
@@ -79,6 +81,7 @@ def front_json(view: StudyView) -> str:
         "metric": view.metric,
         "task_metric": view.task_metric,
         "objectives": list(view.objectives),
+        "energy_basis": view.energy_basis,
         "dense": {
             "quality": _finite(view.dense_quality),
             "latency_ms": _finite(view.dense_latency_ms),
@@ -88,6 +91,8 @@ def front_json(view: StudyView) -> str:
             "min_quality": view.bounds.min_quality,
             "max_latency_ms": view.bounds.max_latency_ms,
             "max_size_bytes": view.bounds.max_size_bytes,
+            "max_energy_mj": view.bounds.max_energy_mj,
+            "max_peak_memory_bytes": view.bounds.max_peak_memory_bytes,
         },
         "front": [_point_body(p) for p in view.front],
         "baselines": [_point_body(p) for p in view.baselines],
@@ -163,7 +168,7 @@ def _table(view: StudyView, points: Sequence[PointView]) -> Iterator[str]:
         return
     metric = () if view.task_metric is None else (f"{markdown_text(view.task_metric)} on holdout",)
     scores = (markdown_text(view.metric), "holdout", "gap", *metric)
-    numbers = (*scores, "latency (ms)", "times dense", "size", "times dense")
+    numbers = (*scores, "latency (ms)", "times dense", "size", "times dense", *view.further_headings)
     yield "| " + " | ".join(("policy", *numbers, "feasible")) + " |"
     yield "|---|" + "---:|" * len(numbers) + "---|"
     for point in points:
@@ -178,6 +183,7 @@ def _table(view: StudyView, points: Sequence[PointView]) -> Iterator[str]:
             f"{latency / view.dense_latency_ms:.2f}",
             size_text(point.size_bytes),
             f"{size / view.dense_size_bytes:.2f}",
+            *view.further_texts(point),
             "yes" if point.feasible else "no",
         )
         yield "| " + " | ".join(cells) + " |"
@@ -201,6 +207,8 @@ def _point_body(point: PointView) -> dict[str, Any]:
         "kl_to_dense": _finite(point.kl_to_dense),
         "latency_ms": _finite(point.latency_ms),
         "size_bytes": point.size_bytes,
+        "energy_mj": _finite(point.energy_mj),
+        "peak_memory_bytes": point.peak_memory_bytes,
         "feasible": point.feasible,
         "on_front": point.on_front,
         "policy_digest": policy.digest,
@@ -225,6 +233,8 @@ def _csv_rows(view: StudyView) -> Iterator[list[str]]:
             "holdout_metric_high": None if metric is None else metric.high,
             "share": None if point.quality is None else point.share,
             "size_bytes": point.size_bytes,
+            "energy_mj": _finite(point.energy_mj),
+            "peak_memory_bytes": point.peak_memory_bytes,
             "feasible": str(point.feasible).lower(),
             "on_front": str(point.on_front).lower(),
             "failure": csv_cell(point.failure or ""),

@@ -219,6 +219,8 @@ class FrontRow(Record):
         latency_ms: Predicted latency.
         size_bytes: Size of the artifact.
         latency_ratio: Latency over that of the dense model.
+        energy_mj: Energy of one batch, measured or estimated as the latency table has it; None where it is not known.
+        peak_memory_bytes: Peak memory of activations, computed; None where it is not known.
         feasible: Whether it meets the job's constraints.
         knee: Whether the front bends most here.
         taken_over: Whether its quality was scored in the study that this one began with.
@@ -237,6 +239,8 @@ class FrontRow(Record):
     latency_ms: float
     size_bytes: int
     latency_ratio: float
+    energy_mj: float | None = None
+    peak_memory_bytes: int | None = None
     feasible: bool = True
     knee: bool = False
     taken_over: bool = False
@@ -299,6 +303,8 @@ class SearchResult(Record):
         target: Device, threads and calls that latencies are for, in words.
         origin: Name of the study that this one began with; None where it began with none.
         further: What became of the same scores on further targets.
+        energy_heading: "energy", or "energy (estimated)", where the job names energy; else None.
+        names_memory: Whether the job names peak memory.
         notes: What else the user should know, a line each: a noisy machine, an MLflow server that does not answer.
     """
 
@@ -321,6 +327,8 @@ class SearchResult(Record):
     target: str = ""
     origin: str | None = None
     further: tuple["SearchResult", ...] = ()
+    energy_heading: str | None = None
+    names_memory: bool = False
     notes: tuple[str, ...] = ()
 
     @property

@@ -17,7 +17,7 @@ from controller.local_scores import LocalScores
 from controller.preparation import Description, describe, price, work_folder
 from controller.report_files import write_whole
 from controller.results import EXTRAPOLATED, Progress
-from controller.samplers.choices import ChoiceGrid, grid_of
+from controller.samplers.choices import COSTS, ChoiceGrid, grid_of
 from controller.samplers.context import SamplerContext
 from controller.samplers.probing import Label, plan_probes, point_of
 from controller.sensitivity_report import Axis, Change, SensitivityReport, UnitSensitivity, sensitivity_csv
@@ -37,6 +37,7 @@ from search_spaces.policy import Choice, Policy
 from search_spaces.space import KEEP_SUFFIX, SearchSpace
 from search_spaces.units import Unit
 from workers.protocol import Split, TrialFailure
+from workers.targets import TARGETS
 from workers.trial import TrialWorker
 
 _RUNG = 0
@@ -101,7 +102,7 @@ class _Changes:
     def saved(self, label: Label) -> tuple[float, int]:
         """Latency (ms) and bytes that a change saves, exact."""
         option = point_of(self.grid, label)[label[0]]
-        latency_ms, size = -self.grid.increments[label[0], option]
+        latency_ms, size = -self.grid.increments[label[0], option, : len(COSTS)]
         return float(latency_ms), round(size)
 
     def policy(self, label: Label) -> Policy:
@@ -178,7 +179,7 @@ def _open(job: JobSpec, repository: Repository, stages: Stages, *, may_begin: bo
         description.workload,
         allow_extrapolation=stored.target.allow_extrapolation,
     )
-    costs = CostModel(description.structure, predictor)
+    costs = CostModel(description.structure, predictor, TARGETS.get(stored.target.name).memory_plan)
     return _Study(job=stored, record=record, description=description, costs=costs, notes=notes)
 
 

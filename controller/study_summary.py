@@ -10,6 +10,7 @@ from functools import cached_property
 from controller.errors import UsageError
 from controller.front import (
     FrontMember,
+    cost_bounds,
     feasible,
     hypervolume,
     knee,
@@ -17,7 +18,7 @@ from controller.front import (
     pareto_front,
     reference_point,
 )
-from controller.job import JobSpec
+from controller.job import JobSpec, Objective
 from controller.outcome import failure_groups
 from controller.pick import pick as pick_member
 from controller.progress import front_member
@@ -30,6 +31,7 @@ from controller.study_config import Origin
 from controller.study_view import Bounds, PointRole, PointState, PointView, StudyView, UnitView
 from controller.target_change import describe_target
 from evaluators.confidence import bootstrap_interval
+from evaluators.latency.table import EnergyBasis
 from evaluators.scores import Quality, QualityMeasure
 from search_spaces.formats import FORMATS
 from workers.protocol import Split
@@ -264,8 +266,25 @@ def result_of(
         interrupted=interrupted,
         target=describe_target(summary.job.target),
         origin=None if summary.origin is None else summary.origin.study,
+        energy_heading=_energy_heading(summary) if Objective.ENERGY_MJ in costs_named(summary.job) else None,
+        names_memory=Objective.PEAK_MEMORY_BYTES in costs_named(summary.job),
         notes=notes,
     )
+
+
+def _energy_heading(summary: StudySummary) -> str:
+    return "energy (estimated)" if energy_basis(summary) is EnergyBasis.ESTIMATED else "energy"
+
+
+def energy_basis(summary: StudySummary) -> EnergyBasis | None:
+    """Return whether energies are measured or estimated; None where they are not known."""
+    return next((t.costs.energy_basis for t in summary.trials if t.costs.energy_basis is not None), None)
+
+
+def costs_named(job: JobSpec) -> tuple[Objective, ...]:
+    """Return the costs that a job has among its objectives or bounds."""
+    bounded = cost_bounds(job.constraints)
+    return tuple(o for o in Objective if o is not Objective.QUALITY and (o in job.objectives or o in bounded))
 
 
 def view_of(summary: StudySummary) -> StudyView:
@@ -295,7 +314,10 @@ def view_of(summary: StudySummary) -> StudyView:
             min_quality=None if drop is None else dense.quality - drop,
             max_latency_ms=summary.job.constraints.max_latency_ms,
             max_size_bytes=summary.job.constraints.max_size_bytes,
+            max_energy_mj=summary.job.constraints.max_energy_mj,
+            max_peak_memory_bytes=summary.job.constraints.max_peak_memory_bytes,
         ),
+        energy_basis=energy_basis(summary),
         points=tuple(_point(summary, t, on_front, groups) for t in summary.trials if t.role is not TrialRole.PROBE),
         hypervolume_by_trial=hypervolume_by_trial(summary, dense),
         reference=summary.reference,
@@ -336,6 +358,8 @@ def _row(summary: StudySummary, member: FrontMember) -> FrontRow:
         latency_ms=member.latency_ms,
         size_bytes=member.size_bytes,
         latency_ratio=member.latency_ms / dense.latency_ms,
+        energy_mj=member.energy_mj,
+        peak_memory_bytes=member.peak_memory_bytes,
         feasible=bool(feasible([member], summary.job.constraints, dense.quality)),
         knee=member is summary.knee,
         taken_over=summary.took_over(member.number),
@@ -395,6 +419,8 @@ def _point(summary: StudySummary, trial: TrialRecord, on_front: set[str], groups
         quality_high=high,
         latency_ms=trial.costs.latency_ms,
         size_bytes=trial.costs.size_bytes,
+        energy_mj=trial.costs.energy_mj,
+        peak_memory_bytes=trial.costs.peak_memory_bytes,
         kl_to_dense=trial.kl_to_dense,
         feasible=not cut and (member is None or bool(feasible([member], summary.job.constraints, dense.quality))),
         on_front=member is not None and trial.policy.digest in on_front,

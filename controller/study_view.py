@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from controller.results import HoldoutCheck, MetricCheck
+from evaluators.latency.table.energy import EnergyBasis
 from search_spaces.policy import Choice, Policy
 
 HEADLINE_DROP = 0.01
@@ -69,6 +70,8 @@ class PointView:
         quality_high: Upper end of it.
         latency_ms: Predicted time of one batch.
         size_bytes: Bytes of all parameters.
+        energy_mj: Energy of one batch; None where it is not known.
+        peak_memory_bytes: Peak memory of activations; None where it is not known.
         kl_to_dense: Divergence of the outputs from the dense model's, in nats.
         feasible: Whether all constraints are met.
         on_front: Whether no other trial dominates it.
@@ -91,6 +94,8 @@ class PointView:
     quality_high: float | None = None
     latency_ms: float | None = None
     size_bytes: int | None = None
+    energy_mj: float | None = None
+    peak_memory_bytes: int | None = None
     kl_to_dense: float | None = None
     feasible: bool = True
     on_front: bool = False
@@ -167,11 +172,15 @@ class Bounds:
         min_quality: Least metric.
         max_latency_ms: Largest predicted time of one batch.
         max_size_bytes: Largest size.
+        max_energy_mj: Largest energy of one batch.
+        max_peak_memory_bytes: Largest peak memory of activations.
     """
 
     min_quality: float | None = None
     max_latency_ms: float | None = None
     max_size_bytes: int | None = None
+    max_energy_mj: float | None = None
+    max_peak_memory_bytes: int | None = None
 
     def texts(self, metric: str) -> tuple[str, ...]:
         """The limits in words, those that exist."""
@@ -182,6 +191,10 @@ class Bounds:
             found.append(f"latency at most {number(self.max_latency_ms)} ms")
         if self.max_size_bytes is not None:
             found.append(f"size at most {size_text(self.max_size_bytes)}")
+        if self.max_energy_mj is not None:
+            found.append(f"energy at most {number(self.max_energy_mj)} mJ")
+        if self.max_peak_memory_bytes is not None:
+            found.append(f"peak memory at most {size_text(self.max_peak_memory_bytes)}")
         return tuple(found)
 
 
@@ -193,8 +206,10 @@ class StudyView:
         study: Identity of the study, as the commands take it.
         title: Heading of the report.
         metric: Name of the quality metric.
+        energy_basis: Whether energies are measured or estimated; None where they are not known.
         task_metric: Name of the task's metric, where quality is something else and it was measured on the holdout.
-        objectives: Names of what was searched for ("quality", "latency_ms", "size_bytes").
+        objectives: Names of what was searched for ("quality", "latency_ms", "size_bytes", "energy_mj",
+            "peak_memory_bytes").
         dense_quality: Metric of the dense model on the search split.
         dense_latency_ms: Predicted latency of the dense model.
         dense_size_bytes: Size of the dense model.
@@ -218,6 +233,29 @@ class StudyView:
     reference: Mapping[str, float] = field(default_factory=dict)
     holdout_check: HoldoutCheck | None = None
     task_metric: str | None = None
+    energy_basis: EnergyBasis | None = None
+
+    @property
+    def names_energy(self) -> bool:
+        """Whether energy was searched for or bounded."""
+        return "energy_mj" in self.objectives or self.bounds.max_energy_mj is not None
+
+    @property
+    def names_memory(self) -> bool:
+        """Whether peak memory was searched for or bounded."""
+        return "peak_memory_bytes" in self.objectives or self.bounds.max_peak_memory_bytes is not None
+
+    @property
+    def further_headings(self) -> tuple[str, ...]:
+        """Headings of the costs beside latency and size that the job names; an estimated energy says so."""
+        estimated = ", estimated" if self.energy_basis is EnergyBasis.ESTIMATED else ""
+        energy = (f"energy (mJ{estimated})",) if self.names_energy else ()
+        return (*energy, "peak memory") if self.names_memory else energy
+
+    def further_texts(self, point: PointView) -> tuple[str, ...]:
+        """What a point costs under `further_headings`."""
+        energy = (number(point.energy_mj),) if self.names_energy else ()
+        return (*energy, size_text(point.peak_memory_bytes)) if self.names_memory else energy
 
     @property
     def front(self) -> tuple[PointView, ...]:
@@ -279,6 +317,8 @@ def reference_text(reference: Mapping[str, float], metric: str) -> str:
         "quality": lambda v: f"{metric} {number(v)} (chance)",
         "latency_ms": lambda v: f"latency {number(v)} ms (dense)",
         "size_bytes": lambda v: f"size {size_text(int(v))} (dense)",
+        "energy_mj": lambda v: f"energy {number(v)} mJ (dense)",
+        "peak_memory_bytes": lambda v: f"peak memory {size_text(int(v))} (dense)",
     }
     if not reference:
         return ""

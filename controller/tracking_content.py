@@ -54,6 +54,8 @@ def point_payload(point: PointView, metric: str) -> dict[str, Any]:
         "holdout_metric": None if point.holdout_metric is None else point.holdout_metric.value,
         "latency_ms": point.latency_ms,
         "size_bytes": point.size_bytes,
+        "energy_mj": point.energy_mj,
+        "peak_memory_bytes": point.peak_memory_bytes,
         "kl_to_dense": point.kl_to_dense,
     }
     return {

@@ -1,13 +1,17 @@
-"""What a policy costs on the target: latency by table, size by counting."""
+"""What a policy costs on the target: latency and energy by table, size and memory by counting."""
+
+from collections.abc import Callable
 
 from evaluators.channel_size import layer_bytes
+from evaluators.energy import EnergyPredictor
 from evaluators.latency.lookup import LatencyPredictor
+from evaluators.memory import MemoryPlan, PeakMemory
 from evaluators.scores import Costs
 from evaluators.size import size_bytes, unit_bytes
-from search_spaces.channels import ChannelUnit, reachable_cuts
-from search_spaces.policy import Policy
+from search_spaces.channels import ChannelUnit, CutLayer, reachable_cuts
+from search_spaces.policy import Choice, Policy
 from search_spaces.space import SearchSpace
-from search_spaces.units import ModelStructure
+from search_spaces.units import ModelStructure, Unit
 
 
 class CostModel:
@@ -16,37 +20,38 @@ class CostModel:
     Args:
         structure: Units of the model.
         predictor: Latency of the target's workload.
+        memory_plan: How the target's runtime holds tensors.
     """
 
-    def __init__(self, structure: ModelStructure, predictor: LatencyPredictor) -> None:
+    def __init__(
+        self,
+        structure: ModelStructure,
+        predictor: LatencyPredictor,
+        memory_plan: MemoryPlan = MemoryPlan.REUSED,
+    ) -> None:
         self.structure = structure
         self.predictor = predictor
+        self.energy = EnergyPredictor(predictor)
+        self.memory = PeakMemory(structure, predictor.workload, memory_plan)
 
     def costs(self, policy: Policy) -> Costs:
-        """Latency and size of a policy.
+        """All costs of a policy.
 
         Raises:
             MissingEntryError: The table lacks an operator of the policy.
         """
         return Costs(
-            latency_ms=self.predictor.policy_ms(self.structure, policy), size_bytes=size_bytes(self.structure, policy)
+            latency_ms=self.predictor.policy_ms(self.structure, policy),
+            size_bytes=size_bytes(self.structure, policy),
+            energy_mj=self.energy.policy_mj(self.structure, policy),
+            energy_basis=self.energy.basis,
+            peak_memory_bytes=self.memory.policy_bytes(policy),
         )
 
 
 def least_size_bytes(space: SearchSpace) -> int:
     """Bytes that no policy of the space goes below; where units share no layers, one policy reaches them."""
-    choices = {unit_space.unit.name: space.choices(unit_space.unit.name) for unit_space in space.unit_spaces}
-    found = space.structure.fixed_bytes
-    for unit_space in space.unit_spaces:
-        unit = unit_space.unit
-        if isinstance(unit, ChannelUnit):
-            found += sum(
-                min(layer_bytes(cut) for cut in reachable_cuts(layer, choices, space.base_format))
-                for layer in unit.channel_layers
-            )
-        else:
-            found += min(unit_bytes(unit, choice) for choice in choices[unit.name])
-    return found
+    return round(_least(space, space.structure.fixed_bytes, unit_bytes, layer_bytes))
 
 
 def least_latency_ms(space: SearchSpace, predictor: LatencyPredictor) -> float:
@@ -55,15 +60,30 @@ def least_latency_ms(space: SearchSpace, predictor: LatencyPredictor) -> float:
     Raises:
         MissingEntryError: The table lacks an operator of the space.
     """
+    return _least(space, predictor.fixed_ms(space.structure), predictor.unit_ms, predictor.layer_ms)
+
+
+def least_energy_mj(space: SearchSpace, energy: EnergyPredictor) -> float:
+    """Energy that no policy of the space goes below; where units share no layers, one policy reaches it."""
+    return _least(space, energy.fixed_mj(space.structure), energy.unit_mj, energy.layer_mj)
+
+
+def _least(
+    space: SearchSpace,
+    fixed: float,
+    unit_cost: Callable[[Unit, Choice], float],
+    layer_cost: Callable[[CutLayer], float],
+) -> float:
+    """The least sum of what units cost; of layers between channels each takes what is least for itself."""
     choices = {unit_space.unit.name: space.choices(unit_space.unit.name) for unit_space in space.unit_spaces}
-    found = predictor.fixed_ms(space.structure)
+    found = fixed
     for unit_space in space.unit_spaces:
         unit = unit_space.unit
         if isinstance(unit, ChannelUnit):
             found += sum(
-                min(predictor.layer_ms(cut) for cut in reachable_cuts(layer, choices, space.base_format))
+                min(layer_cost(cut) for cut in reachable_cuts(layer, choices, space.base_format))
                 for layer in unit.channel_layers
             )
         else:
-            found += min(predictor.unit_ms(unit, choice) for choice in choices[unit.name])
+            found += min(unit_cost(unit, choice) for choice in choices[unit.name])
     return found

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
+from evaluators.latency.table.energy import EnergyBasis
+
 
 class ScoreError(ValueError):
     """A score is NaN or infinite."""
@@ -59,10 +61,17 @@ class Costs:
     Attributes:
         latency_ms: Predicted time of one batch of the target's workload.
         size_bytes: Bytes of all parameters as stored in the artifact.
+        energy_mj: Energy of one batch of the workload in millijoule; None where it is not known, as in studies of
+            earlier releases.
+        energy_basis: Whether that is measured or estimated; None where there is none.
+        peak_memory_bytes: Most bytes of activations that are held at one time, computed; None where it is not known.
     """
 
     latency_ms: float
     size_bytes: int
+    energy_mj: float | None = None
+    energy_basis: EnergyBasis | None = None
+    peak_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +100,7 @@ class Scores:
             "kl_to_dense": self.quality.kl_to_dense,
             "latency_ms": self.costs.latency_ms,
             "size_bytes": float(self.costs.size_bytes),
+            "energy_mj": self.costs.energy_mj or 0.0,
         }
         for name, value in values.items():
             if not math.isfinite(value):

@@ -207,6 +207,7 @@ class ModelStructure:
             last block returned. Layers of units outside all blocks run behind them, where other layers of the unit
             are inside. Empty where the model is not built so.
         normalizes_first: Whether a branch normalises its input, so that the residual stream lives beside that.
+        rotates_positions: Whether positions are rotated into queries and keys.
     """
 
     architecture: str
@@ -219,6 +220,7 @@ class ModelStructure:
     stacks: tuple[tuple[str, ...], ...] = ()
     # No part of the repr, by which tables that were measured for a model are found again: no time depends on it.
     normalizes_first: bool = field(default=True, repr=False)
+    rotates_positions: bool = field(default=False, repr=False)
 
     def stack_of(self, unit: Unit) -> int | None:
         """Return the number of the stack that a unit's layers lie in; None where they lie in none."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
+from evaluators.latency.table import EnergyBasis
 from evaluators.rungs import rung_order, rung_sizes
 from evaluators.scores import Costs, Quality, Scores
 from search_spaces.formats import FORMATS
@@ -128,14 +129,22 @@ class SimulatedCosts:
     def __call__(self, policy: Policy) -> Costs:
         """Return the costs of a policy."""
         size_bytes = self.space.structure.fixed_bytes
-        latency_ms = 0.5
+        latency_ms, energy_mj, peak_memory_bytes = 0.5, 0.1, 64
         for unit in self.space.structure.units:
             choice = policy[unit.name]
             speed = FORMATS.get(choice.format).weight_bits / 32
             for _, rows, columns in unit.layer_shapes(choice.keep):
                 size_bytes += FORMATS.get(choice.format).weight_bytes(rows, columns)
                 latency_ms += rows * columns * (0.1 + 0.9 * speed) / 1e4
-        return Costs(latency_ms=latency_ms, size_bytes=size_bytes)
+                energy_mj += rows * columns * speed**2 / 1e4
+                peak_memory_bytes = max(peak_memory_bytes, 4 * (rows + columns))
+        return Costs(
+            latency_ms=latency_ms,
+            size_bytes=size_bytes,
+            energy_mj=energy_mj,
+            energy_basis=EnergyBasis.ESTIMATED,
+            peak_memory_bytes=peak_memory_bytes,
+        )
 
 
 def simulated_quality(policy: Policy, config: SimulatedConfig) -> float:

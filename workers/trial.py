@@ -105,7 +105,7 @@ class TrialWorker:
             workload_of(spec.target, self.structure),
             allow_extrapolation=spec.target.allow_extrapolation,
         )
-        self.costs = CostModel(self.structure, predictor)
+        self.costs = CostModel(self.structure, predictor, TARGETS.get(spec.target.name).memory_plan)
         self.splits = load_splits(spec.data, self.task, seed=spec.seed)
         calls = stack_calls(self.task, self.splits.calibration, batch=spec.target.batch)
         calibration = Calibration(self.structure.units, calls, self._dense_model)

@@ -1,6 +1,6 @@
 """Shows results to people: the plan of a job, the front beside its baselines, an export beside the prediction."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
@@ -85,7 +85,8 @@ def _rows(console: Console, title: str, result: SearchResult, rows: Sequence[Fro
     with_metric = any(row.holdout_metric is not None for row in rows)
     columns = ["policy", result.metric, *(["holdout", "gap"] if with_holdout else [])]
     columns += [f"{result.task_metric} on holdout"] if with_metric else []
-    columns += ["latency", "of dense", "size"]
+    further = _further(result)
+    columns += ["latency", "of dense", "size", *further]
     columns += ["within bounds"] if with_verdict else []
     lines = []
     for row in rows:
@@ -94,8 +95,19 @@ def _rows(console: Console, title: str, result: SearchResult, rows: Sequence[Fro
         line = [name, f"{row.quality:.4f}", *([_holdout(row), gap] if with_holdout else [])]
         line += [_holdout_metric(row)] if with_metric else []
         line += [format_ms(row.latency_ms), f"{row.latency_ratio:.2f}x", format_size(row.size_bytes)]
+        line += [further[heading](row) for heading in further]
         lines.append(line + (["yes" if row.feasible else "no"] if with_verdict else []))
     print_table(console, title, columns, lines)
+
+
+def _further(result: SearchResult) -> dict[str, Callable[[FrontRow], str]]:
+    """Columns of the costs beside latency and size that the job names."""
+    found: dict[str, Callable[[FrontRow], str]] = {}
+    if result.energy_heading is not None:
+        found[result.energy_heading] = lambda row: "" if row.energy_mj is None else f"{row.energy_mj:.3g} mJ"
+    if result.names_memory:
+        found["peak memory"] = lambda row: format_size(row.peak_memory_bytes)
+    return found
 
 
 def _holdout(row: FrontRow) -> str:

@@ -1,6 +1,7 @@
 """Policies at a cost: draws near a target, and moves that keep to it and to the declared bounds.
 
-Shape letters: U units, C options of the unit that has most, A cost axes (latency, size).
+Shape letters: U units, C options of the unit that has most, A cost axes (latency, size, and others that the study
+names).
 """
 
 import itertools
@@ -10,15 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from controller.samplers.choices import (
-    COSTS,
     ChoiceGrid,
     Floats,
     Options,
     bounds_in_order,
     costs_in_order,
+    costs_of_study,
     grid_of,
 )
 from controller.samplers.context import SamplerContext
+from controller.samplers.knapsack import weight_sweep
 
 _BISECTIONS = 40
 _WEIGHTS = 33
@@ -48,7 +50,8 @@ class CostBudget:
         context: Space, exact costs and bounds.
 
     Attributes:
-        grid: The space, with both costs whatever the objectives are.
+        grid: The space, with latency and size whatever the objectives are.
+        named: What its costs are.
         offered: Shape (U, C); False where a unit has fewer options.
         costs_UCA: What an option adds to `grid.base`; 0 where there is none.
         bounds_A: Declared bounds on costs; infinite where there is none.
@@ -61,15 +64,16 @@ class CostBudget:
         self.grid: ChoiceGrid = grid_of(context)
         self.offered: npt.NDArray[np.bool_] = np.arange(self.grid.width) < self.grid.counts[:, None]
         self.costs_UCA: Floats = np.where(self.offered[..., None], self.grid.increments, 0.0)
-        self.dense_A: Floats = np.array(costs_in_order(context.cost_of(context.space.dense_policy())))
+        self.named = costs_of_study(context)
+        self.dense_A: Floats = np.array(costs_in_order(context.cost_of(context.space.dense_policy()), self.named))
         # Bounds are kept on all costs, whether or not they span the front.
-        self.bounds_A: Floats = np.array(bounds_in_order(context.constraints))
+        self.bounds_A: Floats = np.array(bounds_in_order(context.constraints, self.named))
         self._rows = np.arange(self.grid.units)
         sortable = np.where(self.offered[..., None], self.costs_UCA, np.inf).transpose(2, 0, 1)
         self.by_rank_AUC = np.argsort(sortable, axis=2, kind="stable")
         self.ranks_AUC = np.argsort(self.by_rank_AUC, axis=2, kind="stable")
         # A sum may be wrong in its last digits, so a declared bound is compared with the exact costs.
-        self._sums_suffice = self.grid.is_additive and not np.isfinite(self.bounds_A).any()
+        self._sums_suffice = self.grid.is_additive and not self.grid.peaks and not np.isfinite(self.bounds_A).any()
         self.frugal = self._most_frugal()
 
     def totals(self, options: Options) -> Floats:
@@ -91,7 +95,7 @@ class CostBudget:
             context: Its objectives say which costs count.
             count: How many in all, shared between the costs.
         """
-        axes = [axis for axis, objective in enumerate(COSTS) if objective in context.objectives] or [0]
+        axes = [axis for axis, objective in enumerate(self.named) if objective in context.objectives] or [0]
         steps = max(1, count // len(axes))
         found = []
         for axis in axes:
@@ -207,8 +211,11 @@ class CostBudget:
             cheapest: Options = self.by_rank_AUC[0, :, 0].copy()
             return cheapest
         scale_A = np.where(bounded, self.bounds_A, np.inf)
-        weights = np.linspace(0, 1, _WEIGHTS) if bounded.all() else np.array([float(bounded[0])])
-        blends = [self.costs_UCA @ (np.array([w, 1 - w]) / scale_A) for w in weights]
+        sweep = weight_sweep(int(bounded.sum()), _WEIGHTS - 2)
+        weights_WA = np.zeros((len(sweep), len(bounded)))
+        weights_WA[:, bounded] = sweep
+        weights_WA = weights_WA[np.lexsort(weights_WA.T[::-1])]
+        blends = [self.costs_UCA @ (weights_A / scale_A) for weights_A in weights_WA]
         found = [np.where(self.offered, blend_UC, np.inf).argmin(axis=1) for blend_UC in blends]
         for left, right in itertools.pairwise(list(found)):
             steps_UA = self.costs_UCA[self._rows, right] - self.costs_UCA[self._rows, left]

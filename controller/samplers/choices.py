@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from controller.front import cost_bounds, cost_value
 from controller.job import Constraints, Objective
 from controller.samplers.context import SamplerContext
 from evaluators.additive import AdditiveCosts
@@ -23,7 +24,9 @@ CostsOf = Callable[[Parameters], Sequence[float]]
 """Exact costs of a point of the space, one for each cost objective, all to be small."""
 
 COSTS = (Objective.LATENCY_MS, Objective.SIZE_BYTES)
-"""Costs of a study's grid, in their order."""
+"""Costs of every study's grid, in their order; those of `FURTHER_COSTS` that a study names come behind them."""
+FURTHER_COSTS = (Objective.ENERGY_MJ, Objective.PEAK_MEMORY_BYTES)
+"""Costs that only studies have which name them."""
 _ADDITIVE = 1e-6
 _CHECKS = 4
 
@@ -51,6 +54,8 @@ class ChoiceGrid:
         excluded: Whether levels of a unit's parameters say the same as an earlier option of the unit (its index, the
             levels); such options are left out.
         shapes: For each unit all that its costs depend on: units of equal shape are asked for once. None asks for each.
+        peaks: Positions of costs that are no sums over units. Estimates have them exactly; what an option adds is
+            guessed from the policy in which every unit takes it.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class ChoiceGrid:
         costs: int,
         excluded: Callable[[int, tuple[int, ...]], bool] = lambda unit, levels: False,
         shapes: Sequence[Hashable] | None = None,
+        peaks: Sequence[int] = (),
     ) -> None:
         self.axes = [{name: tuple(values) for name, values in unit.items()} for unit in axes]
         self.options = [self._options(number, excluded) for number in range(len(self.axes))]
@@ -73,6 +79,9 @@ class ChoiceGrid:
         self.base = self.exact(np.zeros(self.units, dtype=np.int64))
         self.increments = self._increments(range(self.units) if shapes is None else shapes)
         """What an option adds to `base`, shape (units, options of the widest unit, costs); NaN where there is none."""
+        self.peaks = tuple(peaks)
+        if self.peaks:
+            self._guess_peaks()
         self._additive = AdditiveCosts(self.base, self.increments)
         self.is_additive = self._is_additive()
 
@@ -82,7 +91,12 @@ class ChoiceGrid:
 
     def estimate(self, options: Options) -> Floats:
         """Return the costs of points of shape (..., units) as sums over units; exact where the space is additive."""
-        return self._additive.of(options)
+        found = self._additive.of(options)
+        if self.peaks:
+            rows = options.reshape(-1, self.units)
+            exact = np.array([self.exact(row)[list(self.peaks)] for row in rows])
+            found[..., list(self.peaks)] = exact.reshape(*options.shape[:-1], len(self.peaks))
+        return found
 
     def parameters(self, options: Options) -> dict[str, Any]:
         """Write a point as parameters."""
@@ -136,6 +150,21 @@ class ChoiceGrid:
             point[unit] = 0
         return found
 
+    def _guess_peaks(self) -> None:
+        """Share out what the policy in which every unit takes an option differs in from the least lossy one."""
+        peaks = list(self.peaks)
+        by_levels: dict[tuple[int, ...], Floats] = {}
+        for unit, options in enumerate(self.options):
+            for number, option in enumerate(options):
+                if option.levels not in by_levels:
+                    alike = [self._alike(other, option.levels) for other in range(self.units)]
+                    by_levels[option.levels] = self.exact(np.array(alike, dtype=np.int64)) - self.base
+                self.increments[unit, number, peaks] = by_levels[option.levels][peaks] / self.units
+
+    def _alike(self, unit: int, levels: tuple[int, ...]) -> int:
+        """Position of a unit's option of some levels; its least lossy one where it has none."""
+        return next((i for i, option in enumerate(self.options[unit]) if option.levels == levels), 0)
+
     def _is_additive(self) -> bool:
         generator = np.random.default_rng(0)
         for _ in range(_CHECKS):
@@ -147,12 +176,12 @@ class ChoiceGrid:
 
 
 def grid_of(context: SamplerContext) -> ChoiceGrid:
-    """Return a study's space as a grid; its costs are those of `COSTS`, whether or not they are objectives."""
-    space = context.space
+    """Return a study's space as a grid; its costs are those of `costs_of_study`."""
+    space, named = context.space, costs_of_study(context)
 
     def costs_of(parameters: Parameters) -> list[float]:
         costs = context.cost_of(space.from_parameters({name: parameters[name] for name in space.parameters()}))
-        return costs_in_order(costs)
+        return costs_in_order(costs, named)
 
     axes = [_axes_of(space, number) for number in range(len(space.unit_spaces))]
 
@@ -161,18 +190,25 @@ def grid_of(context: SamplerContext) -> ChoiceGrid:
         return keeps is not None and keeps[levels[0]] == 0 and any(levels[1:])
 
     shapes = [_shape_of(unit_space) for unit_space in space.unit_spaces]
-    return ChoiceGrid(axes, costs_of, costs=len(COSTS), excluded=excluded, shapes=shapes)
+    peaks = [position for position, cost in enumerate(named) if cost is Objective.PEAK_MEMORY_BYTES]
+    return ChoiceGrid(axes, costs_of, costs=len(named), excluded=excluded, shapes=shapes, peaks=peaks)
 
 
-def costs_in_order(costs: Costs) -> list[float]:
-    """Return costs in the order of `COSTS`."""
-    return [costs.latency_ms, float(costs.size_bytes)]
+def costs_of_study(context: SamplerContext) -> tuple[Objective, ...]:
+    """Return the costs of a study's grid: latency and size always, others where they are objectives or bounded."""
+    bounded = cost_bounds(context.constraints)
+    return (*COSTS, *(cost for cost in FURTHER_COSTS if cost in context.objectives or cost in bounded))
 
 
-def bounds_in_order(constraints: Constraints) -> list[float]:
-    """Return the declared bounds in the order of `COSTS`; infinite where there is none."""
-    declared = (constraints.max_latency_ms, constraints.max_size_bytes)
-    return [float("inf") if bound is None else float(bound) for bound in declared]
+def costs_in_order(costs: Costs, order: Sequence[Objective] = COSTS) -> list[float]:
+    """Return costs in an order."""
+    return [cost_value(costs, cost) for cost in order]
+
+
+def bounds_in_order(constraints: Constraints, order: Sequence[Objective] = COSTS) -> list[float]:
+    """Return the declared bounds in an order of costs; infinite where there is none."""
+    bounds = cost_bounds(constraints)
+    return [bounds.get(cost, float("inf")) for cost in order]
 
 
 def _shape_of(unit_space: UnitSpace) -> Hashable:

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from threadpoolctl import ThreadpoolController
 
 from controller.job import Objective
-from controller.samplers.choices import COSTS, ChoiceGrid, Options, bounds_in_order, costs_in_order, grid_of
+from controller.samplers.choices import ChoiceGrid, Options, bounds_in_order, costs_in_order, costs_of_study, grid_of
 from controller.samplers.context import SamplerContext, want_rung
 from controller.samplers.front_model import FrontModel, Goal
 from controller.samplers.grid_sampler import GridSampler, distributions_of
@@ -186,11 +186,12 @@ def make_frontier(context: SamplerContext) -> BaseSampler:
 
 
 def _goal(context: SamplerContext) -> Goal:
+    named = costs_of_study(context)
     return Goal(
         quality_index=context.objectives.index(Objective.QUALITY),
-        objectives=tuple(number for number, cost in enumerate(COSTS) if cost in context.objectives),
-        reference=np.array(costs_in_order(context.cost_of(context.space.dense_policy()))),
-        bounds=np.array(bounds_in_order(context.constraints)),
+        objectives=tuple(number for number, cost in enumerate(named) if cost in context.objectives),
+        reference=np.array(costs_in_order(context.cost_of(context.space.dense_policy()), named)),
+        bounds=np.array(bounds_in_order(context.constraints, named)),
         chance=context.chance_quality,
         drop=context.constraints.max_quality_drop,
     )

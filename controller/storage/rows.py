@@ -13,6 +13,7 @@ from controller.storage.records import (
     canonical_json,
 )
 from controller.storage.schema import STUDY_SCHEMA_VERSION, StudyRow, TrialRow
+from evaluators.latency.table import EnergyBasis
 from evaluators.scores import Costs
 from search_spaces.policy import Policy
 
@@ -64,7 +65,13 @@ def trial_record(row: TrialRow) -> TrialRecord:
         share=row.share,
         kl_to_dense=scores.get("kl_to_dense"),
         seconds=scores.get("seconds"),
-        costs=Costs(latency_ms=row.latency_ms, size_bytes=row.size_bytes),
+        costs=Costs(
+            latency_ms=row.latency_ms,
+            size_bytes=row.size_bytes,
+            energy_mj=row.energy_mj,
+            energy_basis=None if row.energy_basis is None else EnergyBasis(row.energy_basis),
+            peak_memory_bytes=row.peak_memory_bytes,
+        ),
         repeat_of=row.repeat_of,
         violations=json.loads(row.violations_json) if row.violations_json else {},
         reason=row.failure_reason,
@@ -92,6 +99,9 @@ def trial_row(study_id: str, record: TrialRecord) -> TrialRow:
         share=record.share,
         latency_ms=record.costs.latency_ms,
         size_bytes=record.costs.size_bytes,
+        energy_mj=record.costs.energy_mj,
+        energy_basis=record.costs.energy_basis,
+        peak_memory_bytes=record.costs.peak_memory_bytes,
         scores_json=scores_json(record),
         repeat_of=record.repeat_of,
         violations_json=_json_or_none(record.violations),

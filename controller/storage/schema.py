@@ -92,6 +92,9 @@ class TrialRow(Base):
     share: Mapped[float] = mapped_column(default=1.0, server_default="1.0")
     latency_ms: Mapped[float]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
+    energy_mj: Mapped[float | None]
+    energy_basis: Mapped[str | None]
+    peak_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     scores_json: Mapped[str | None]
     repeat_of: Mapped[int | None]
     violations_json: Mapped[str | None]

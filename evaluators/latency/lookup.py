@@ -68,6 +68,7 @@ class LatencyPredictor:
     ) -> None:
         self.workload = workload
         self.correction = table.correction(workload)
+        self.energy = table.energy
         self._command = profile_command or (
             f"paretrim profile --model MODEL --target {table.target} --batch {workload.batch} "
             f"--sequence-length {workload.sequence_length} --threads {table.fingerprint.threads} --out TABLE.json"

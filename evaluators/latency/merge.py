@@ -61,6 +61,7 @@ def merge_tables(first: LatencyTable, second: LatencyTable) -> Merged:
         provenance=_provenance(first, second),
         entries=tuple(sorted(kept.values(), key=lambda entry: str(entry.operator))),
         corrections=corrections,
+        energy=first.energy or second.energy,
     )
     conflicts = tuple(sorted((*lost_by_first, *lost_by_second), key=str))
     return Merged(table=table, added=added, conflicts=conflicts, dropped_corrections=dropped)

@@ -27,6 +27,8 @@ class Architecture(Protocol):
 
     normalizes_first: bool = True
     """Whether a branch normalises its input, and not its sum with the residual stream."""
+    rotates_positions: bool = False
+    """Whether positions are rotated into queries and keys."""
 
     def prepare(self, model: nn.Module) -> None:
         """Rewire a model, in place and without changing what it computes, where its parts can't be cut as they are.
@@ -94,6 +96,7 @@ def structure_of(model: nn.Module) -> ModelStructure:
         max_tokens=architecture.max_tokens(config),
         stacks=architecture.stacks(model),
         normalizes_first=architecture.normalizes_first,
+        rotates_positions=architecture.rotates_positions,
     )
 
 

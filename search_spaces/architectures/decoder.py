@@ -35,6 +35,8 @@ class Decoder(Architecture):
         fused: Whether one layer makes gate and up.
     """
 
+    rotates_positions = True
+
     def __init__(self, *, norms: int = 2, activation: str = "hidden_act", fused: bool = False) -> None:
         self._norms, self._activation, self._fused = norms, activation, fused
 

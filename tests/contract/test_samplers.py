@@ -226,6 +226,8 @@ class TestSampler:
         Constraints(max_latency_ms=1.2),
         Constraints(max_size_bytes=40_000),
         Constraints(max_latency_ms=1.5, max_size_bytes=30_000),
+        Constraints(max_energy_mj=1.0),
+        Constraints(max_latency_ms=1.5, max_energy_mj=1.0, max_peak_memory_bytes=420),
     ],
 )
 def test_bounds_on_costs_are_kept_by_construction(name: str, constraints: Constraints) -> None:
@@ -241,6 +243,8 @@ def test_bounds_on_costs_are_kept_by_construction(name: str, constraints: Constr
             costs = costs_of(proposal.policy)
             assert costs.latency_ms <= (constraints.max_latency_ms or math.inf)
             assert costs.size_bytes <= (constraints.max_size_bytes or math.inf)
+            assert (costs.energy_mj or 0) <= (constraints.max_energy_mj or math.inf)
+            assert (costs.peak_memory_bytes or 0) <= (constraints.max_peak_memory_bytes or math.inf)
     assert whole >= 4
 
 

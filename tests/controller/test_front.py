@@ -140,3 +140,29 @@ def test_only_feasible_members_stay_and_the_nearest_come_first() -> None:
     members = [member(1, 0.9, 9.0), member(2, 0.8, 5.0), member(3, 0.7, 6.0)]
     assert [m.number for m in feasible(members, constraints, 0.9)] == [2]
     assert [m.number for m in least_violating(members, constraints, 0.9, count=2)] == [2, 3]
+
+
+def test_energy_and_peak_memory_are_costs_like_others() -> None:
+    dense, small = (
+        FrontMember(
+            number=number,
+            policy_digest=str(number),
+            name="",
+            quality=quality,
+            latency_ms=1.0,
+            size_bytes=1,
+            energy_mj=energy,
+            peak_memory_bytes=peak,
+        )
+        for number, quality, energy, peak in ((0, 1.0, 4.0, 100), (1, 0.5, 1.0, 50))
+    )
+    objectives = (Objective.QUALITY, Objective.ENERGY_MJ, Objective.PEAK_MEMORY_BYTES)
+    assert hypervolume([small], objectives, dense=dense) == pytest.approx(0.5 * 0.75 * 0.5)
+    constraints = Constraints(max_energy_mj=2.0, max_peak_memory_bytes=40)
+    assert violations(small, constraints, 1.0) == pytest.approx({"max_energy_mj": -0.5, "max_peak_memory_bytes": 0.25})
+
+
+def test_a_cost_that_is_not_known_meets_no_bound() -> None:
+    old = FrontMember(number=0, policy_digest="0", name="", quality=1.0, latency_ms=1.0, size_bytes=1)
+    assert feasible([old], Constraints(max_energy_mj=1e9), 1.0) == []
+    assert feasible([old], Constraints(), 1.0) == [old]

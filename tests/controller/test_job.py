@@ -61,7 +61,7 @@ def test_all_problems_come_at_once_with_what_was_expected_and_what_came():
     assert "search.trials: must be greater than or equal to 1; got 0 (Trials in all" in text
     assert "search.sampler: must be a sampler; got 'tpee'; did you mean 'tpe'?" in text
     assert "search.seed: must be a valid integer; got '7'; write a plain decimal number" in text
-    assert "objectives: must hold quality and at least one of latency_ms and size_bytes; got ['latency_ms']" in text
+    assert "objectives: must hold quality and at least one of latency_ms, size_bytes, energy_mj, " in text
     assert "constraints.max_quality_drop: must be less than or equal to 1; got 2" in text
 
 

@@ -150,3 +150,32 @@ def test_an_unreachable_rule_names_the_nearest_member() -> None:
         pick("best under 0.5 ms", FRONT, dense=DENSE, objectives=TWO)
     with pytest.raises(PickError, match="needs a front to pick from"):
         pick("knee", [], dense=DENSE, objectives=TWO)
+
+
+def test_bounds_on_energy_and_memory() -> None:
+    cheap = FrontMember(
+        number=1,
+        policy_digest="a",
+        name="trial 1",
+        quality=0.8,
+        latency_ms=5.0,
+        size_bytes=10,
+        energy_mj=1.0,
+        peak_memory_bytes=100_000_000,
+    )
+    dense = FrontMember(
+        number=0,
+        policy_digest="b",
+        name="dense",
+        quality=0.9,
+        latency_ms=10.0,
+        size_bytes=20,
+        energy_mj=4.0,
+        peak_memory_bytes=400_000_000,
+    )
+    objectives = (Objective.QUALITY, Objective.LATENCY_MS)
+    for rule in ("best under 2 mJ", "best under 300 MB memory", "best under 300 MB  memory under 2 mj"):
+        assert pick(rule, [cheap, dense], dense=dense, objectives=objectives).member is cheap
+    assert pick("best under 300 MB", [cheap, dense], dense=dense, objectives=objectives).member is dense
+    with pytest.raises(PickError, match=r"no front member has energy at most 0.5 mJ and peak memory at most 1 MB"):
+        pick("best under 0.5 mJ under 1 MB memory", [cheap, dense], dense=dense, objectives=objectives)

@@ -232,7 +232,7 @@ def test_policies_that_cost_too_much_are_not_paid_for(open_study: OpenStudy, sam
     assert progress.trials_done == 15
     assert progress.pruned > 0
     for trial in study.trials:
-        over = cost_violations(trial.costs.latency_ms, trial.costs.size_bytes, constraints)["max_latency_ms"]
+        over = cost_violations(trial.costs, constraints)["max_latency_ms"]
         if trial.state is TrialState.PRUNED:
             assert trial.violations["max_latency_ms"] == over > 0
             assert trial.quality is None

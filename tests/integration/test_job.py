@@ -235,3 +235,17 @@ def test_an_export_from_changed_data_is_refused(searched):
         table.write_text(before)
     assert "the model or its data" in done.stderr
     assert not (folder / "other-data").exists()
+
+
+def test_a_search_over_energy_and_memory_reports_both(tiny_text, tmp_path):
+    objectives = ["quality", "energy_mj", "peak_memory_bytes"]
+    search = {"sampler": "frontier", "trials": 6}
+    job = write_job(tiny_text, tmp_path, objectives=objectives, search=search, constraints={"max_energy_mj": 1e6})
+    result = json.loads(run("search", job, "--json", cwd=tmp_path).stdout)
+    dense = result["baselines"][0]
+    assert result["reference"]["peak_memory_bytes"] == dense["peak_memory_bytes"] > 0
+    assert result["energy_heading"] == "energy (estimated)"
+    assert any("energies are estimated, by M. Horowitz" in note for note in result["notes"])
+    points = [(-row["quality"], row["energy_mj"], row["peak_memory_bytes"]) for row in result["front"]]
+    assert len(points) >= 2
+    assert not any(a != b and all(x <= y for x, y in zip(a, b, strict=True)) for a in points for b in points)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from evaluators.memory import MemoryPlan
 from search_spaces.registry import Registry
 
 
@@ -64,6 +65,11 @@ class Target:
     form: ExportForm = ExportForm.ONNX
     obstacle: Callable[[], str | None] = lambda: None
     description: str
+
+    @property
+    def memory_plan(self) -> MemoryPlan:
+        """How the runtime holds tensors: ONNX Runtime plans buffers, torch frees tensors one by one."""
+        return MemoryPlan.REUSED if self.form is ExportForm.ONNX else MemoryPlan.FREED
 
     def available(self) -> str | None:
         """Return why the target is unavailable on this machine; None where it is available."""

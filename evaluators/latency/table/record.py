@@ -3,12 +3,13 @@
 import json
 import os
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
 from evaluators.latency.correction import Correction
 from evaluators.latency.table.base import StoredRecord, digest_of
+from evaluators.latency.table.energy import TableEnergy
 from evaluators.latency.table.entry import Entry
 from evaluators.latency.table.fingerprint import Fingerprint
 from evaluators.latency.table.provenance import Provenance
@@ -45,6 +46,8 @@ class LatencyTable(StoredRecord):
     """Rows; no operator occurs twice."""
     corrections: tuple[WorkloadCorrection, ...] = Field(default=(), strict=False)
     """Corrections, one a workload at most."""
+    energy: TableEnergy | None = None
+    """Coefficients or measured power for energy; None leaves it to coefficients of the literature."""
 
     @model_validator(mode="after")
     def _no_duplicates(self) -> Self:
@@ -83,11 +86,18 @@ class LatencyTable(StoredRecord):
     @property
     def checksum(self) -> str:
         """SHA-256 of the canonical JSON, in hexadecimal."""
-        return digest_of(self.model_dump(mode="json"))
+        return digest_of(self._content())
+
+    def _content(self) -> dict[str, Any]:
+        """JSON values; a table without energy has the text and checksum that it had before tables knew of it."""
+        content = self.model_dump(mode="json")
+        if self.energy is None:
+            del content["energy"]
+        return content
 
     def to_json(self) -> str:
         """Canonical JSON with checksums, one line a row, so that equal tables have equal text."""
-        body = self.model_dump(mode="json")
+        body = self._content()
         rows = body.pop("entries")
         head = json.dumps(body, sort_keys=True, indent=1)[:-2]
         entries = ",\n  ".join(

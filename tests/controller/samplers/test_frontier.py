@@ -10,7 +10,7 @@ from optuna.samplers import BaseSampler, TPESampler
 
 from controller.front import FrontMember, hypervolume
 from controller.job import Constraints, Objective
-from controller.samplers.choices import ChoiceGrid
+from controller.samplers.choices import ChoiceGrid, costs_of_study, grid_of
 from controller.samplers.context import DIVERGENCE, SHARE, SamplerContext, wanted_rung
 from controller.samplers.front_model import Goal
 from controller.samplers.frontier import FrontierSampler, make_frontier
@@ -184,3 +184,36 @@ def test_constant_quality_leads_to_the_cheapest() -> None:
         study.tell(trial, [0.8, latency])
         latencies.append(latency)
     assert min(latencies) == pytest.approx(costs(space.smallest_policy()).latency_ms)
+
+
+def test_a_grid_has_peaks_exactly_and_energies_as_sums() -> None:
+    space = simulated_space(6)
+    costs = SimulatedCosts(space)
+    named = (Objective.QUALITY, Objective.ENERGY_MJ, Objective.PEAK_MEMORY_BYTES)
+    grid = grid_of(context(space, objectives=named))
+    assert costs_of_study(context(space)) == (Objective.LATENCY_MS, Objective.SIZE_BYTES)
+    options_NU = np.random.default_rng(0).integers(grid.counts, size=(20, grid.units))
+    for options, estimate in zip(options_NU, grid.estimate(options_NU), strict=True):
+        exact = costs(space.from_parameters(grid.parameters(options)))
+        assert estimate[2] == pytest.approx(exact.energy_mj)
+        assert estimate[3] == exact.peak_memory_bytes
+
+
+def test_energy_and_peak_memory_can_span_the_front() -> None:
+    space = simulated_space(4)
+    costs = SimulatedCosts(space)
+    dense = costs(space.dense_policy())
+    assert dense.peak_memory_bytes is not None
+    bound = int(0.9 * dense.peak_memory_bytes)
+    named = (Objective.QUALITY, Objective.ENERGY_MJ, Objective.PEAK_MEMORY_BYTES)
+    limited = context(space, objectives=named, constraints=Constraints(max_peak_memory_bytes=bound))
+    study = optuna.create_study(directions=["maximize", "minimize", "minimize"], sampler=make_frontier(limited))
+    distributions = {name: CategoricalDistribution(values) for name, values in space.parameters().items()}
+    for number in range(40):
+        trial = study.ask(distributions)
+        policy = space.from_parameters(trial.params)
+        found = costs(policy)
+        if wanted_rung(study.trials[number].system_attrs) is None:
+            assert (found.peak_memory_bytes or 0) <= bound
+        quality = simulated_quality(policy, SimulatedConfig(space=space))
+        study.tell(trial, [quality, found.energy_mj, found.peak_memory_bytes])

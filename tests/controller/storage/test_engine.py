@@ -100,8 +100,8 @@ def test_tables_of_another_program_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_an_upgrade_of_this_release_changes_nothing(tmp_path: Path) -> None:
-    assert upgrade_database(url_of(tmp_path)) == (None, "0002")
-    assert upgrade_database(url_of(tmp_path)) == ("0002", "0002")
+    assert upgrade_database(url_of(tmp_path)) == (None, "0003")
+    assert upgrade_database(url_of(tmp_path)) == ("0003", "0003")
 
 
 @pytest.fixture
@@ -109,9 +109,9 @@ def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that knows one more migration than this one."""
     folder = tmp_path / "migrations"
     shutil.copytree(engine.MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "0003_next.py").write_text(
+    (folder / "versions" / "0004_next.py").write_text(
         "import sqlalchemy as sa\nfrom alembic import op\n"
-        "revision = '0003'\ndown_revision = '0002'\nbranch_labels = None\ndepends_on = None\n"
+        "revision = '0004'\ndown_revision = '0003'\nbranch_labels = None\ndepends_on = None\n"
         "def upgrade():\n    op.add_column('studies', sa.Column('lease_holder', sa.Text(), nullable=True))\n"
     )
     monkeypatch.setattr(engine, "MIGRATIONS", folder)
@@ -123,7 +123,7 @@ def test_upgrade_brings_an_older_database_forward(
     url = url_of(tmp_path)
     open_database(url).dispose()
     request.getfixturevalue("next_release")
-    assert upgrade_database(url) == ("0002", "0003")
+    assert upgrade_database(url) == ("0003", "0004")
     database = open_database(url)
     assert "lease_holder" in {column["name"] for column in inspect(database).get_columns("studies")}
     database.dispose()
@@ -140,9 +140,9 @@ def test_the_first_schema_is_brought_forward_with_its_rows(tmp_path: Path) -> No
         for statement in _OLD_ROWS:
             connection.exec_driver_sql(statement)
         before = {table: connection.execute(text(f"SELECT * FROM {table}")).mappings().all() for table in before}
-    with pytest.raises(StorageError, match=r"has schema 0001, and this program needs 0002"):
+    with pytest.raises(StorageError, match=r"has schema 0001, and this program needs 0003"):
         open_database(f"sqlite:///{path}")
-    assert upgrade_database(f"sqlite:///{path}") == ("0001", "0002")
+    assert upgrade_database(f"sqlite:///{path}") == ("0001", "0003")
     database = open_database(f"sqlite:///{path}")
     with database.connect() as connection:
         for table, rows in before.items():
