@@ -19,8 +19,8 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 _EFFECTIVE_BITS = (8.0, 10.0)
-_CALIBRATION_STEPS = 256
-_SCORE_STEPS = 128
+_CALIBRATION_STEPS = 128
+_SCORE_STEPS = 64
 _OPSET = 20
 
 
