@@ -2,9 +2,9 @@
 
 One pass is searched, all of its parameters, by TPE. A second pass in front of it (transformer fusion, which has nothing
 to choose) makes every sample after the first fail in Olive 0.13: it records a model's node twice and its record then
-refuses the field `model_config`. The search ends after ten minutes (its limit of samples does not count those that it
-repeats). Candidates are scored and timed by Olive on the search examples; it returns the best
-of those that lose at most a point of accuracy.
+refuses the field `model_config`. The search ends after twenty minutes (its limit of samples does not count those that
+it repeats). Candidates are scored and timed by Olive on the search examples; it returns the best of those that lose at
+most a point of accuracy.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from olive import run  # type: ignore[import-not-found]
 from olive.data.registry import Registry  # type: ignore[import-not-found]
 
-_SEARCH_S = 600
+_SEARCH_S = 1200
 _CALIBRATION_EXAMPLES = 64
 _SCORED_EXAMPLES = 436
 
