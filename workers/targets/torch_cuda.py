@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evaluators.energy import work_of
 from evaluators.latency.table import Fingerprint
 from evaluators.latency.workload import Operator, Workload
 from workers.targets.copies import MAX_COPIES, weight_bytes
 from workers.targets.cpu import system_name
 from workers.targets.device import KernelError
+from workers.targets.energy_meters import NvmlMeter, gpu_meter
 from workers.targets.timing import WARM_UP_RUNS
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ LEAST_CAPABILITY = {
 """Format to the compute capability from which torch has a kernel that computes in it."""
 MAX_WEIGHT_BYTES = 2**28
 """Weights of all copies of an operator together, about."""
+COPIES_MULTIPLICATIONS = 2 * 10**10
+"""Multiplications of all copies together, about: beyond this a launch no longer matters."""
 MAX_DISPLACED_BYTES = 2**28
 """More than this is out of every GPU's cache."""
 
@@ -80,8 +84,9 @@ def check_format(operator: Operator, capability: tuple[int, int]) -> None:
 
 def copies_on_gpu(operator: Operator) -> int:
     """How many copies of an operator stand in its graph: enough for its launch not to count, as memory allows."""
+    copies = min(MAX_COPIES, COPIES_MULTIPLICATIONS // max(1, work_of(operator).multiply_adds))
     weight = weight_bytes(operator)
-    return MAX_COPIES if weight == 0 else max(2, min(MAX_COPIES, MAX_WEIGHT_BYTES // weight))
+    return max(2, copies if weight == 0 else min(copies, MAX_WEIGHT_BYTES // weight))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,14 +94,24 @@ class CudaGraphModel:
     """A whole model as a CUDA graph.
 
     Attributes:
-        call: Runs the model operator by operator.
+        model: The model with its kernels.
+        inputs: Its inputs by name, on the GPU.
+        stays: Whether the model stays on the GPU between samples; of many in turn only one need fit.
     """
 
-    call: Callable[[], object]
+    model: nn.Module
+    inputs: Mapping[str, torch.Tensor]
+    stays: bool = True
 
     def sample(self, *, runs: int) -> tuple[float, ...]:
         """Record the model afresh and time replays of it; see `TimedModel.sample`."""
-        return tuple(_replay(_record(self.call), runs=runs, displaced_bytes=0).tolist())
+        self.model.to(_device())
+        try:
+            times_ms = _replay(_record(lambda: self.model(**self.inputs)), runs=runs, displaced_bytes=0)
+        finally:
+            if not self.stays:
+                self.model.to("cpu")
+        return tuple(times_ms.tolist())
 
 
 class TorchCudaArtifact:
@@ -126,8 +141,7 @@ class TorchCudaArtifact:
 
     def time(self, inputs: Mapping[str, torch.Tensor], *, runs: int) -> tuple[float, ...]:
         """Time replays of a graph of the call."""
-        here = self._here(inputs)
-        return CudaGraphModel(call=lambda: self._model(**here)).sample(runs=runs)
+        return CudaGraphModel(model=self._model, inputs=self._here(inputs)).sample(runs=runs)
 
     def _here(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {name: tensor.to(self._device) for name, tensor in inputs.items()}
@@ -166,6 +180,13 @@ class TorchCuda:
         found = _query("clocks.sm,clocks.mem")
         return None if found is None else "SM {}, memory {}".format(*(part.strip() for part in found.split(",")))
 
+    def energy_meter(self) -> NvmlMeter | None:
+        """Return the counter of the first GPU; see `gpu_meter`."""
+        import torch
+
+        uuid = _uuid()
+        return None if uuid is None else gpu_meter(uuid, torch.cuda.get_device_name(0))
+
     def sample(self, operator: Operator, *, runs: int, seed: int, working_set_bytes: int) -> tuple[float, ...]:
         """Time an operator in a graph of its own; see `Device.sample`."""
         import torch
@@ -181,12 +202,15 @@ class TorchCuda:
             tick = torch.zeros(1, device=device)
             empty_ms = _replay(_record(lambda: tick.add_(1)), runs=runs, displaced_bytes=displaced_bytes)
             calls = build_calls(operator, copies=copies, seed=seed, device=device, forms=CUDA_FORMS)
-            times_ms = _replay(_record(lambda: [call() for call in calls]), runs=runs, displaced_bytes=displaced_bytes)
+            times_ms = _replay(_record(partial(_run_all, calls)), runs=runs, displaced_bytes=displaced_bytes)
         left_ms = np.maximum(times_ms - float(np.median(empty_ms)), 0.05 * times_ms)
         return tuple((left_ms / copies).tolist())
 
     def whole_model(self, model: nn.Module, task: Task, workload: Workload, folder: Path) -> CudaGraphModel:
-        """Copy a model to the GPU with its kernels; see `Device.whole_model`. Nothing is written."""
+        """Copy a model with its kernels; see `Device.whole_model`. Nothing is written.
+
+        It waits in the host's memory, so that a dozen models of a size that fits the GPU once can be timed in turn.
+        """
         from workers.export.torch_cuda_layers import CUDA_FORMS
         from workers.export.torch_layers import torch_form
 
@@ -194,7 +218,7 @@ class TorchCuda:
         found = torch_form(model, CUDA_FORMS, device)
         drawn = task.random_inputs(workload.batch, workload.sequence_length, seed=1)
         inputs = {name: tensor.to(device) for name, tensor in drawn.items()}
-        return CudaGraphModel(call=lambda: found(**inputs))
+        return CudaGraphModel(model=found.to("cpu"), inputs=inputs, stays=False)
 
     def open(self, folder: Path) -> TorchCudaArtifact:
         """Read an exported folder; see `Device.open`."""
@@ -210,7 +234,11 @@ def _device() -> torch.device:
 
 
 def _record(call: Callable[[], object]) -> torch.cuda.CUDAGraph:
-    """Record a call into a graph, once it is warm."""
+    """Record a call into a graph, once it is warm.
+
+    Raises:
+        KernelError: The call waits for the GPU, which nothing recorded can do.
+    """
     import torch
 
     with torch.inference_mode():
@@ -221,9 +249,24 @@ def _record(call: Callable[[], object]) -> torch.cuda.CUDAGraph:
                 call()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            call()
+        try:
+            with torch.cuda.graph(graph):
+                call()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise KernelError(
+                "cuda-torch records a model into a CUDA graph, so that no operator may read a value back from the GPU "
+                f"(.item(), control flow by data, shapes by data); recording failed: {error}; take such parts out of "
+                "the model's forward, or search for another target"
+            ) from error
     return graph
+
+
+def _run_all(calls: Sequence[Callable[[], object]]) -> None:
+    """Run calls one after the other; what one returned is free for the next, as in a model."""
+    for call in calls:
+        call()
 
 
 def _replay(graph: torch.cuda.CUDAGraph, *, runs: int, displaced_bytes: int) -> npt.NDArray[np.float64]:
@@ -243,13 +286,20 @@ def _replay(graph: torch.cuda.CUDAGraph, *, runs: int, displaced_bytes: int) -> 
 
 
 def _query(fields: str) -> str | None:
-    """What the driver's tool says of the first GPU; None where there is no such tool."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
+    """What the driver's tool says of torch's first GPU; None where there is no such tool."""
+    tool, uuid = shutil.which("nvidia-smi"), _uuid()
+    if tool is None or uuid is None:
         return None
-    command = [tool, f"--query-gpu={fields}", "--format=csv,noheader", "--id=0"]
+    command = [tool, f"--query-gpu={fields}", "--format=csv,noheader", f"--id={uuid}"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip() or None
+
+
+def _uuid() -> str | None:
+    """Identity of torch's first GPU; the driver's tools count GPUs in another order, hidden ones too."""
+    import torch
+
+    return f"GPU-{torch.cuda.get_device_properties(0).uuid}" if torch.cuda.is_available() else None

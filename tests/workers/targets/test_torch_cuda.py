@@ -41,6 +41,8 @@ def test_large_weights_have_few_copies() -> None:
     assert copies_on_gpu(LINEAR) == 16
     huge = Operator.of(OperatorKind.LINEAR, format="fp32", tokens=4, in_features=8192, out_features=28_672)
     assert copies_on_gpu(huge) == 2
+    long = Operator.of(OperatorKind.ATTENTION_CORE, batch=8, sequence=4096, heads=32, queries=1, head_dim=128)
+    assert copies_on_gpu(long) == 2
 
 
 def test_a_build_without_cuda_and_a_machine_without_a_gpu_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
