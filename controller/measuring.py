@@ -134,6 +134,7 @@ def calibrate(
             request.workload,
             models,
             progress=lambda done, total: on_stage("timing whole models", done, total),
+            meter=device.energy_meter(),
         )
     table.save(request.out)
     return table

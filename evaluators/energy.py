@@ -149,9 +149,10 @@ class EnergyPredictor:
         return self._sum(layer_operators(cut, self._latency.workload).items())
 
     def fixed_mj(self, structure: ModelStructure) -> float:
-        """Return the energy of what lies outside units."""
+        """Return the energy of what lies outside units, and of the time that no operator explains."""
         if self._fixed is None or self._fixed[0] is not structure:
-            self._fixed = (structure, self._sum(fixed_operators(structure, self._latency.workload).items()))
+            total = self._sum(fixed_operators(structure, self._latency.workload).items())
+            self._fixed = (structure, total + self._overhead_mj())
         return self._fixed[1]
 
     def policy_mj(self, structure: ModelStructure, policy: Policy) -> float:
@@ -169,6 +170,12 @@ class EnergyPredictor:
             counts = policy_operators(unit, policy, base_format, self._latency.workload)
             self._units[key] = self._sum(counts.items())
         return self._units[key]
+
+    def _overhead_mj(self) -> float:
+        correction, stated = self._latency.correction, self._stated
+        if correction is None or not isinstance(stated, MeasuredPower):
+            return 0.0
+        return correction.overhead_ms * stated.watts[Arithmetic.FLOAT32]
 
     def _sum(self, counts: Iterable[tuple[Operator, int]]) -> float:
         return math.fsum(count * self.operator_mj(operator) for operator, count in counts)

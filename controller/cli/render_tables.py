@@ -41,6 +41,7 @@ def render_table(console: Console, report: TableReport) -> None:
         )
         print_lines(console, f"  {kind.kind}: {axes}")
     _corrections(console, report)
+    _energy(console, report)
     print_lines(console, f"checksum {report.checksum}")
 
 
@@ -75,6 +76,17 @@ def _corrections(console: Console, report: TableReport) -> None:
                 f"  {model['name']}: measured {format_ms(model['measured_ms'])}, predicted "
                 f"{format_ms(model['predicted_ms'])} ({error:+.1f} %{seen})",
             )
+
+
+def _energy(console: Console, report: TableReport) -> None:
+    if report.energy is None:
+        print_lines(console, "no energy: energies are estimated by coefficients of the literature")
+        return
+    fields = dict(report.energy)
+    for name, unit in (("watts", "W"), ("multiply_add_pj", "pJ")):
+        if name in fields:
+            fields[name] = [f"{kind} {figure:.3g} {unit}" for kind, figure in fields[name].items()]
+    _fields(console, "energy", fields)
 
 
 def render_check(console: Console, report: TableReport) -> None:

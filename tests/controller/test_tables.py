@@ -13,7 +13,8 @@ from controller.cli.app import app
 from controller.mapping_file import load_mapping
 from controller.problems import JobError
 from evaluators.latency.correction import Correction, ModelError
-from evaluators.latency.table import Entry, Fingerprint, LatencyTable, Provenance, load_table
+from evaluators.latency.table import Entry, Fingerprint, LatencyTable, MeasuredPower, Provenance, load_table
+from evaluators.latency.table.energy import Arithmetic
 from evaluators.latency.workload import Operator, OperatorKind, Workload
 from search_spaces.space import SpaceConfig, build_space
 from workers.model import load_structure
@@ -99,6 +100,18 @@ def test_show_has_device_provenance_ranges_and_the_corrections_error(write):
     assert content["checksum"] == load_table(Path(path)).checksum
     assert content["kinds"][0]["axes"]["features"] == [8, 64]
     assert content["corrections"][0]["fit"]["report"][0]["name"] == "dense"
+
+
+def test_show_has_what_the_table_says_of_energy(write):
+    path = Path(write("t.json", quantize(8, 0.5)))
+    assert "no energy: energies are estimated" in run("show", path).stdout
+    power = MeasuredPower(source="RAPL package-0", watts={Arithmetic.FLOAT32: 12.3456})
+    load_table(path).model_copy(update={"energy": power}).save(path)
+    done = run("show", path)
+    assert "basis: measured" in done.stdout
+    assert "source: RAPL package-0" in done.stdout
+    assert "watts: float32 12.3 W" in done.stdout
+    assert json.loads(run("show", path, "--json").stdout)["energy"]["watts"] == {"float32": 12.3456}
 
 
 def test_check_ends_with_a_code_that_scripts_can_use(write):

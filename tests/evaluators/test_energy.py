@@ -3,6 +3,7 @@ from pydantic import ValidationError
 
 from evaluators.costs import CostModel, least_energy_mj
 from evaluators.energy import EnergyPredictor, work_of
+from evaluators.latency.correction import Correction
 from evaluators.latency.lookup import LatencyPredictor
 from evaluators.latency.table import (
     EnergyBasis,
@@ -118,6 +119,16 @@ def test_measured_power_times_time_is_energy() -> None:
     assert energy.basis is EnergyBasis.MEASURED
     assert energy.operator_mj(_linear("fp32")) == pytest.approx(0.5 * 10)
     assert energy.operator_mj(_linear("w8a8")) == pytest.approx(0.5 * 4)
+
+
+def test_the_overhead_of_a_call_takes_the_power_of_floats() -> None:
+    power = MeasuredPower(source="meter", watts={Arithmetic.FLOAT32: 10.0, Arithmetic.INT8: 4.0})
+    fit = Correction(scale=2.0, overhead_ms=3.0, models=2, median_error_pct=1.0, max_error_pct=2.0)
+    latency = LatencyPredictor(_table(power).with_correction(WORKLOAD, fit), WORKLOAD)
+    policy = Policy({"f": Choice(64, "fp32")})
+    assert EnergyPredictor(latency).policy_mj(STRUCTURE, policy) == pytest.approx(
+        10 * latency.policy_ms(STRUCTURE, policy)
+    )
 
 
 def test_costs_say_on_what_energies_rest() -> None:

@@ -159,6 +159,7 @@ class ProfileSession:
             ),
             entries=tuple(sorted(entries, key=lambda entry: str(entry.operator))),
             corrections=self._table.corrections if self._table else (),
+            energy=self._table.energy if self._table else None,
         )
         if self._out is not None:
             self._table.save(self._out)

@@ -10,10 +10,12 @@ from statistics import median
 
 from evaluators.latency.fitting import MeasuredModel, fit_correction
 from evaluators.latency.lookup import LatencyPredictor
-from evaluators.latency.table import LatencyTable
+from evaluators.latency.table import EnergyCoefficients, LatencyTable
 from evaluators.latency.workload import Operator, Workload
+from workers.profiling.power import measure_power
 from workers.profiling.threads import pinned
 from workers.targets.device import TimedModel
+from workers.targets.energy_meters import EnergyMeter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,7 @@ def measure_correction(
     runs: int = 10,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    meter: EnergyMeter | None = None,
 ) -> LatencyTable:
     """Time whole models end to end and fit what the sums of their operators miss.
 
@@ -83,6 +86,8 @@ def measure_correction(
         runs: Timed runs of a model in a round.
         seed: Seed of the orders.
         progress: Called after every sample.
+        meter: Counter of the device's energy. The power that the models take is then measured too, and stands in the
+            table unless that states coefficients; None leaves what the table says of energy.
 
     Returns:
         The table with the correction of that workload; `fit` in it holds the error on left-out models.
@@ -105,4 +110,9 @@ def measure_correction(
         )
         for model, time_ms in zip(models, measured_ms, strict=True)
     ]
-    return table.with_correction(workload, fit_correction(measured))
+    table = table.with_correction(workload, fit_correction(measured))
+    if meter is None or isinstance(table.energy, EnergyCoefficients):
+        return table
+    timed = [model.timed for model in models]
+    power = measure_power(measured, timed, meter, threads=table.fingerprint.threads, seed=seed, progress=progress)
+    return table if power is None else table.model_copy(update={"energy": power})

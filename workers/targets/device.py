@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from evaluators.tasks import Task
+    from workers.targets.energy_meters import EnergyMeter
 
 
 class KernelError(ValueError):
@@ -68,6 +69,10 @@ class Device(Protocol):
 
     def clocks(self) -> str | None:
         """Return what is known of the clock frequency now, in a few words."""
+        ...
+
+    def energy_meter(self) -> EnergyMeter | None:
+        """Return a counter of the device's energy; None where it has none that can be read."""
         ...
 
     def sample(self, operator: Operator, *, runs: int, seed: int, working_set_bytes: int) -> Sequence[float]:

@@ -14,6 +14,7 @@ from evaluators.latency.workload import Operator, Workload
 from workers.targets.base import ONNX_FILE
 from workers.targets.copies import copies_of, displaced_by
 from workers.targets.cpu import cpu_clocks, cpu_model, system_name
+from workers.targets.energy_meters import RaplMeter, cpu_meter
 from workers.targets.timing import MODEL_SECONDS, SAMPLE_SECONDS, TimingStats, summarise, time_calls
 
 if TYPE_CHECKING:
@@ -172,6 +173,10 @@ class OnnxRuntimeCpu:
     def clocks(self) -> str | None:
         """Return the frequency governor and the present clock where the system tells them."""
         return cpu_clocks()
+
+    def energy_meter(self) -> RaplMeter | None:
+        """Return the counter of the CPU's packages; see `cpu_meter`."""
+        return cpu_meter()
 
     def sample(self, operator: Operator, *, runs: int, seed: int, working_set_bytes: int) -> tuple[float, ...]:
         """Time an operator in a fresh session; see `Device.sample`."""

@@ -13,6 +13,7 @@ from evaluators.latency.table import Fingerprint
 from evaluators.latency.workload import Operator, OperatorKind, Workload
 from workers.targets.copies import copies_of, displaced_by
 from workers.targets.cpu import cpu_clocks, cpu_model, system_name
+from workers.targets.energy_meters import RaplMeter, cpu_meter
 from workers.targets.timing import MODEL_SECONDS, SAMPLE_SECONDS, time_calls, time_copies
 
 if TYPE_CHECKING:
@@ -109,6 +110,10 @@ class TorchCpu:
     def clocks(self) -> str | None:
         """Return the frequency governor and the present clock where the system tells them."""
         return cpu_clocks()
+
+    def energy_meter(self) -> RaplMeter | None:
+        """Return the counter of the CPU's packages; see `cpu_meter`."""
+        return cpu_meter()
 
     def sample(self, operator: Operator, *, runs: int, seed: int, working_set_bytes: int) -> tuple[float, ...]:
         """Time an operator; see `Device.sample`."""

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from evaluators.latency.correction import Correction
 from evaluators.latency.lookup import LatencyPredictor
-from evaluators.latency.table import ForeignTableError, LatencyTable, load_table
+from evaluators.latency.table import ForeignTableError, LatencyTable, MeasuredPower, load_table
+from evaluators.latency.table.energy import Arithmetic
 from evaluators.latency.workload import Operator, OperatorKind, Workload
 from search_spaces.policy import Choice, Policy
 from search_spaces.space import SpaceConfig, build_space
@@ -154,6 +156,17 @@ def test_a_table_of_one_point_without_spread_is_a_table(structure, steady_device
     assert isinstance(table, LatencyTable)
     (row,) = table.entries
     assert (row.operator, row.spread_ms) == (only, 0)
+
+
+def test_a_resumed_table_keeps_its_corrections_and_its_energy(structure, steady_device, tmp_path: Path) -> None:
+    wanted = operators_of(structure)
+    open_session(steady_device(), structure, tmp_path / "t.json").measure(wanted[:5])
+    fit = Correction(scale=1.1, overhead_ms=0.1, models=2, median_error_pct=1.0, max_error_pct=2.0)
+    power = MeasuredPower(source="meter", watts={Arithmetic.FLOAT32: 10.0})
+    table = load_table(tmp_path / "t.json").with_correction(WORKLOAD, fit).model_copy(update={"energy": power})
+    table.save(tmp_path / "t.json")
+    resumed = refine(steady_device(), structure, wanted, tmp_path / "t.json")
+    assert (resumed.correction(WORKLOAD), resumed.energy) == (fit, power)
 
 
 def test_nothing_to_measure_is_refused(structure, steady_device) -> None:
