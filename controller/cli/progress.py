@@ -1,5 +1,6 @@
 """Shows where a search stands: a live display on a terminal, a line now and then in a pipe."""
 
+import re
 import time
 from types import TracebackType
 from typing import Self
@@ -14,6 +15,7 @@ from controller.cli.text import clean, format_seconds, print_lines
 from controller.results import Progress
 
 SECONDS_BETWEEN_LINES = 10.0
+_STEPS = re.compile(r" \(\d+ of \d+\)$")
 
 
 class ProgressView:
@@ -48,14 +50,19 @@ class ProgressView:
         if self._live is not None:
             self._live.update(_drawn(progress))
             return
-        now = time.monotonic()
+        now, stage = time.monotonic(), _without_steps(progress.stage)
         finished = progress.trials_total > 0 and progress.trials_done >= progress.trials_total
-        if progress.stage == self._stage and not finished and now - self._last_line < self._pause:
+        if stage == self._stage and not finished and now - self._last_line < self._pause:
             return
         line = progress_line(progress)
         if line != self._last_shown:
             print_lines(self._console, line)
-        self._stage, self._last_line, self._last_shown = progress.stage, now, line
+        self._stage, self._last_line, self._last_shown = stage, now, line
+
+
+def _without_steps(stage: str) -> str:
+    """A stage's name without the steps done and to do behind it: "profiling (3 of 40)"."""
+    return _STEPS.sub("", stage)
 
 
 def progress_line(progress: Progress) -> str:

@@ -22,6 +22,16 @@ def test_a_pipe_gets_a_line_for_each_stage_and_then_now_and_then():
         ]
 
 
+def test_a_pipe_gets_steps_of_a_stage_now_and_then_too():
+    with io.StringIO() as sink:
+        console = Console(file=sink, record=True, width=200)
+        with ProgressView(console, seconds_between_lines=1000) as view:
+            for stage in ("profiling", "timing whole models"):
+                for done in range(1, 51):
+                    view(Progress(stage=f"{stage} ({done} of 50)"))
+        assert console.export_text().splitlines() == ["profiling (1 of 50)", "timing whole models (1 of 50)"]
+
+
 def test_a_terminal_gets_a_live_display():
     with io.StringIO() as sink:
         console = Console(file=sink, record=True, width=100, force_terminal=True)
