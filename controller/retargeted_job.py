@@ -38,8 +38,7 @@ def retargeted_job(job: JobSpec, change: TargetChange) -> JobSpec:
     content = job.model_dump(mode="json")
     content |= {"name": name, "target": target.model_dump(mode="json"), "also": [], "space": _space(job, target)}
     content["search"] |= {"sampler": "frontier", "racing": False, "timeout_minutes": None}
-    if change.max_latency_ms is not None:
-        content["constraints"]["max_latency_ms"] = change.max_latency_ms
+    content["constraints"] |= change.bounds
     return JobSpec.model_validate(content)
 
 

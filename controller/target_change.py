@@ -35,6 +35,10 @@ class TargetChange(BaseModel):
     """Go on beyond the sizes that the table was measured for, for planning only; every result says so."""
     max_latency_ms: float | None = Field(default=None, gt=0)
     """Largest latency of one call on this target, above 0; None takes the job's constraint."""
+    max_energy_mj: float | None = Field(default=None, gt=0)
+    """Largest energy of one batch in millijoule on this target, above 0; None takes the job's constraint."""
+    max_peak_memory_bytes: int | None = Field(default=None, gt=0)
+    """Largest peak memory of activations on this target, above 0; None takes the job's constraint."""
     evaluations: int | None = Field(default=None, ge=0, le=1_000_000)
     """Policies that may be scored for this target, 0 or more; None takes 6, and 24 where the batch differs."""
     study: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$")
@@ -46,6 +50,12 @@ class TargetChange(BaseModel):
         if name is not None and name not in TARGETS:
             raise ValueError(f"must be a target; got {show(name)}; {suggest(name, TARGETS)}")
         return name
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """Constraints that are given, by name."""
+        names = ("max_latency_ms", "max_energy_mj", "max_peak_memory_bytes")
+        return {name: bound for name in names if (bound := getattr(self, name)) is not None}
 
     def applied_to(self, target: TargetConfig, table: LatencyTable | None) -> TargetConfig:
         """Return the other target.

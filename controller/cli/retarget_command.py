@@ -51,6 +51,18 @@ def retarget(
         float | None,
         typer.Option("--max-latency-ms", help="Bound on latency there.", show_default="the job's constraint"),
     ] = None,
+    max_energy_mj: Annotated[
+        float | None,
+        typer.Option("--max-energy-mj", help="Bound on energy there.", show_default="the job's constraint"),
+    ] = None,
+    max_peak_memory_bytes: Annotated[
+        int | None,
+        typer.Option(
+            "--max-peak-memory-bytes",
+            help="Bound on peak memory of activations there.",
+            show_default="the job's constraint",
+        ),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option("--name", help="Name of the result.", show_default="the study's and what differs"),
@@ -75,6 +87,8 @@ def retarget(
             "sequence_length": sequence_length,
             "evaluations": evaluations,
             "max_latency_ms": max_latency_ms,
+            "max_energy_mj": max_energy_mj,
+            "max_peak_memory_bytes": max_peak_memory_bytes,
             "study": name,
             "allow_foreign_table": allow_foreign_table,
             "allow_extrapolation": extrapolate,

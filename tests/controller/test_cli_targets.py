@@ -112,9 +112,11 @@ def test_retarget_hands_on_what_differs_and_shows_both_fronts(serve):
     calls = []
     serve(run_retarget=lambda study, storage, change, view: calls.append((study, storage, change)) or REPORT)
     words = ("--threads", 2, "--batch", 4, "--evaluations", 0, "--name", "other", "--allow-foreign-table")
+    words += ("--max-energy-mj", 2.5, "--max-peak-memory-bytes", 1000)
     done = run("retarget", "demo", *words, "--storage", "sqlite:///x.db")
     assert done.exit_code == 0, done.output
-    change = TargetChange(threads=2, batch=4, evaluations=0, study="other", allow_foreign_table=True)
+    bounds = {"max_energy_mj": 2.5, "max_peak_memory_bytes": 1000}
+    change = TargetChange(threads=2, batch=4, evaluations=0, study="other", allow_foreign_table=True, **bounds)
     assert calls == [("demo", "sqlite:///x.db", change)]
     assert "front of demo (cpu-onnxruntime, 1 thread" in done.stdout
     assert "demo-2t: front" in done.stdout
@@ -144,6 +146,7 @@ def test_an_interrupted_retarget_says_how_to_go_on(serve):
     [
         (("retarget", "demo", "--batch", 0), "batch: must be greater than or equal to 1"),
         (("retarget", "demo", "--name", "../x"), "study:"),
+        (("retarget", "demo", "--max-energy-mj", -1), "max_energy_mj: must be greater than 0"),
         (("retarget", "demo", "--target", "gpu"), "must be a target"),
         (("retarget", "../demo", "--threads", 2), "the study's name"),
         (("explain", "../demo", "--trial", 1), "the study's name"),

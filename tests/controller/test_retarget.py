@@ -212,7 +212,22 @@ def test_a_name_that_is_taken_is_refused(job: JobSpec, make_table: MakeTable) ->
 def test_a_bound_out_of_reach_is_found_before_anything_is_scored(job: JobSpec, make_table: MakeTable) -> None:
     with pytest.raises(PreflightError, match="the fastest policy takes"):
         retarget(job, table=make_table(), evaluations=0, max_latency_ms=1e-6, study="bound")
+    with pytest.raises(PreflightError, match="max_energy_mj is 1e-06, and every policy takes"):
+        retarget(job, table=make_table(), evaluations=0, max_energy_mj=1e-6, study="bound")
+    with pytest.raises(PreflightError, match="max_peak_memory_bytes is 8, and every policy holds"):
+        retarget(job, table=make_table(), evaluations=0, max_peak_memory_bytes=8, study="bound")
     assert Repository(open_database(job.storage)).find_study("bound") is None
+
+
+def test_bounds_there_hold_for_the_new_front(job: JobSpec, make_table: MakeTable) -> None:
+    free = retarget(job, table=make_table(), evaluations=0, study="free").result.front
+    energies_mj = sorted(row.energy_mj or 0.0 for row in free)
+    bound_mj = (energies_mj[0] + energies_mj[-1]) / 2
+    bounded = retarget(job, table=make_table(), evaluations=0, max_energy_mj=bound_mj, study="bounded").result.front
+    feasible = [row.energy_mj or 0.0 for row in bounded if row.feasible]
+    assert feasible
+    assert max(feasible) <= bound_mj
+    assert max(energies_mj) > bound_mj
 
 
 def test_defaults_are_stated() -> None:
