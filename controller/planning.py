@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from controller.job import JobSpec
+from controller.job_plan import JobPlan, PlanUnit
 from controller.preparation import (
     Description,
     PricedSpace,
@@ -10,18 +11,20 @@ from controller.preparation import (
     describe,
     price_by_table,
     unreachable,
+    unreachable_memory,
 )
-from controller.results import JobPlan, PlanUnit
-from evaluators.costs import least_size_bytes
+from evaluators.costs import least_energy_mj, least_size_bytes
+from evaluators.memory import PeakMemory
 from evaluators.size import size_bytes, unit_bytes
 from search_spaces.policy import Choice
+from workers.targets import TARGETS
 from workers.trial import check_data
 
 
 def plan(job: JobSpec) -> JobPlan:
     """Describe a job's units, the size of its space, the dense model's costs and the bounds that can be reached.
 
-    Latencies are known where the job names a table, or where this machine was measured before.
+    Latencies and energies are known where the job names a table, or where this machine was measured before.
 
     Raises:
         ValueError: The model, the space, the workload or the table does not fit; the types say which.
@@ -31,16 +34,25 @@ def plan(job: JobSpec) -> JobPlan:
     measured = job.target.table is not None or description.table.exists()
     priced = price_by_table(job, description) if measured else None
     space = description.space
-    out_of_reach = unreachable(job, priced) if priced is not None else _unreachable_size(job, description)
+    memory = PeakMemory(description.structure, description.workload, TARGETS.get(job.target.name).memory_plan)
+    least_memory = memory.least_bytes(space)
+    dense = None if priced is None else priced.costs.costs(space.dense_policy())
+    counted = (*_unreachable_size(job, description), *unreachable_memory(job, least_memory))
+    out_of_reach = counted if priced is None else unreachable(job, priced)
     return JobPlan(
         study=job.name,
         architecture=description.structure.architecture,
         units=_units(description, priced),
         space_size=space.size,
-        dense_latency_ms=None if priced is None else priced.costs.costs(space.dense_policy()).latency_ms,
+        dense_latency_ms=None if dense is None else dense.latency_ms,
         dense_size_bytes=size_bytes(description.structure, space.dense_policy()),
         min_latency_ms=None if priced is None else cheapest(priced)[0],
         min_size_bytes=least_size_bytes(space),
+        dense_energy_mj=None if dense is None else dense.energy_mj,
+        min_energy_mj=None if priced is None else least_energy_mj(space, priced.costs.energy),
+        energy_basis=None if dense is None else dense.energy_basis,
+        dense_peak_memory_bytes=memory.policy_bytes(space.dense_policy()),
+        min_peak_memory_bytes=least_memory,
         constraints_reachable=not out_of_reach,
         unreachable=out_of_reach,
         table_source=_source(job, description, measured=measured),

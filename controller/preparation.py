@@ -209,9 +209,20 @@ def _unreachable_energy_and_memory(job: JobSpec, priced: PricedSpace) -> Iterato
         if energy_mj > bounds.max_energy_mj:
             yield f"max_energy_mj is {bounds.max_energy_mj:g}, and every policy takes at least {energy_mj:.4g} mJ"
     if bounds.max_peak_memory_bytes is not None:
-        peak = priced.costs.memory.least_bytes(space)
-        if peak > bounds.max_peak_memory_bytes:
-            yield f"max_peak_memory_bytes is {bounds.max_peak_memory_bytes:,}, and every policy holds {peak:,} at least"
+        yield from unreachable_memory(job, priced.costs.memory.least_bytes(space))
+
+
+def unreachable_memory(job: JobSpec, least_bytes: int) -> tuple[str, ...]:
+    """The bound on peak memory where no policy meets it.
+
+    Args:
+        job: The job.
+        least_bytes: Peak that no policy of its space goes below.
+    """
+    bound = job.constraints.max_peak_memory_bytes
+    if bound is None or least_bytes <= bound:
+        return ()
+    return (f"max_peak_memory_bytes is {bound:,}, and every policy holds {least_bytes:,} at least",)
 
 
 def operators_of(policies: tuple[Policy, ...], description: Description) -> tuple[Operator, ...]:

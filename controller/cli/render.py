@@ -6,16 +6,17 @@ from rich.console import Console
 
 from controller.cli.render_registry import render_version
 from controller.cli.text import format_count, format_ms, format_seconds, format_size, print_lines, print_table
+from controller.job_plan import JobPlan
 from controller.results import (
     EXTRAPOLATED,
     FOREIGN_TABLE,
     ExportSummary,
     FrontRow,
-    JobPlan,
     ProfileSummary,
     SearchResult,
 )
 from controller.study_view import reference_text
+from evaluators.latency.table.energy import EnergyBasis
 
 
 def render_plan(console: Console, plan: JobPlan) -> None:
@@ -40,6 +41,17 @@ def render_plan(console: Console, plan: JobPlan) -> None:
         console,
         f"dense model: {format_ms(plan.dense_latency_ms)}, {format_size(plan.dense_size_bytes)}; smallest "
         f"reachable: {format_ms(plan.min_latency_ms)}, {format_size(plan.min_size_bytes)}",
+    )
+    energy = "energy unknown before there is a table"
+    if plan.dense_energy_mj is not None and plan.min_energy_mj is not None:
+        basis = "estimated" if plan.energy_basis is EnergyBasis.ESTIMATED else "measured"
+        energy = (
+            f"energy of a batch: {plan.dense_energy_mj:.3g} mJ dense, {plan.min_energy_mj:.3g} mJ at least ({basis})"
+        )
+    print_lines(
+        console,
+        f"{energy}; peak memory of activations: {format_size(plan.dense_peak_memory_bytes)} dense, "
+        f"{format_size(plan.min_peak_memory_bytes)} at least",
     )
     if plan.foreign_table:
         print_lines(console, FOREIGN_TABLE, style="yellow")

@@ -21,15 +21,14 @@ from controller.cli.errors import exit_code_of
 from controller.cli.exit_codes import ExitCode
 from controller.cli.render import render_front
 from controller.errors import PreflightError, UsageError
+from controller.job_plan import JobPlan, PlanUnit
 from controller.results import (
     ExportSummary,
     FailureGroup,
     FrontRow,
     HoldoutCheck,
-    JobPlan,
     LevelGroup,
     PickSummary,
-    PlanUnit,
     ProfileSummary,
     Progress,
     SearchResult,
@@ -38,6 +37,7 @@ from controller.sensitivity_report import Axis, Change, SensitivityReport, UnitS
 from controller.storage import StudyLostError
 from controller.sweep_report import SweepResult, SweepRow, SweepVerdict
 from evaluators.latency.lookup import MissingEntryError
+from evaluators.latency.table import EnergyBasis
 from evaluators.scores import ScoreError
 from workers.export.artifact import ArtifactError
 
@@ -106,6 +106,11 @@ PLAN = JobPlan(
     dense_size_bytes=90_000_000,
     min_latency_ms=1.2,
     min_size_bytes=50_000_000,
+    dense_energy_mj=20.0,
+    min_energy_mj=3.456,
+    energy_basis=EnergyBasis.ESTIMATED,
+    dense_peak_memory_bytes=3_000_000,
+    min_peak_memory_bytes=1_500_000,
     constraints_reachable=True,
     table_source="measured on this machine",
     trials=100,
@@ -248,7 +253,10 @@ def test_validate_shows_the_plan(job_file, serve):
     assert done.exit_code == 0
     for text in ("layer.0.attention", "12, 6, 0 of 12", "fp32, w8a8", "9.1e27", "10 ms, 90 MB", "1.2 ms, 50 MB"):
         assert text in done.stdout
+    assert "energy of a batch: 20 mJ dense, 3.46 mJ at least (estimated)" in done.stdout
+    assert "peak memory of activations: 3 MB dense, 1.5 MB at least" in done.stdout
     content = json.loads(run("validate", job_file, "--json").stdout)
+    assert (content["energy_basis"], content["min_peak_memory_bytes"]) == ("estimated", 1_500_000)
     assert content["space_size"] == 5**40
     assert content["units"][0]["keeps"] == [12, 6, 0]
 

@@ -11,6 +11,7 @@ from controller.preparation import cheapest, describe, price
 from controller.search import run_search
 from controller.storage.engine import open_database
 from controller.storage.repository import Repository
+from evaluators.latency.table import EnergyBasis
 
 
 @pytest.fixture
@@ -51,6 +52,24 @@ def test_validate_says_so_without_an_error(job):
     found = plan(bounded(job, max_latency_ms=1e-6, max_size_bytes=10))
     assert not found.constraints_reachable
     assert len(found.unreachable) == 2
+
+
+def test_what_is_counted_is_known_before_there_is_a_table(job):
+    untimed = job.model_copy(update={"target": job.target.model_copy(update={"table": None})})
+    found = plan(bounded(untimed, max_latency_ms=1e-6, max_size_bytes=10, max_peak_memory_bytes=8))
+    assert found.dense_energy_mj is None
+    assert len(found.unreachable) == 2
+    assert found.dense_peak_memory_bytes > found.min_peak_memory_bytes > 8
+    assert f"every policy holds {found.min_peak_memory_bytes:,} at least" in found.unreachable[1]
+
+
+def test_energy_and_memory_of_the_dense_model_are_those_that_trials_are_told(job):
+    found = plan(job)
+    priced = price(job, describe(job), lambda *stage: None)
+    dense = priced.costs.costs(priced.description.space.dense_policy())
+    assert (found.dense_energy_mj, found.energy_basis) == (dense.energy_mj, EnergyBasis.ESTIMATED)
+    assert found.dense_peak_memory_bytes == dense.peak_memory_bytes
+    assert 0 < found.min_energy_mj < found.dense_energy_mj
 
 
 def test_the_nearest_bound_is_that_of_a_real_policy(job):
