@@ -10,6 +10,7 @@ from typing import Any
 from controller.job import JobSpec, parse_job
 from controller.plain_file import FileKind, PlainFileError, read_plain, show_path
 from controller.problems import JobError
+from evaluators.latency.shipped import is_shipped
 
 _DATA_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt")
 _RELATIVE_SQLITE = re.compile(r"(sqlite(?:\+[a-z]+)?:///)(?!/|:memory:|file:)([^?]+)(\?.*)?", re.DOTALL)
@@ -56,7 +57,7 @@ def _anchor_paths(content: dict[str, Any], folder: Path) -> None:
         _replace(content.get(section), key, lambda text: _anchored_source(text, folder))
     also = content.get("also")
     for target in (content.get("target"), *(also if isinstance(also, list) else ())):
-        _replace(target, "table", lambda text: str(folder / text))
+        _replace(target, "table", lambda text: text if is_shipped(text) else str(folder / text))
     _replace(content, "storage", lambda text: _anchored_sqlite(text, folder))
     _replace(content.get("mlflow"), "tracking_uri", lambda text: _anchored_sqlite(text, folder))
 

@@ -13,6 +13,7 @@ from controller.job import JobSpec
 from controller.measuring import OnStage, TableRequest, calibrate, check_available, measure_table
 from controller.preparation import describe
 from controller.results import ProfileSummary, Progress
+from evaluators.latency.shipped import check_writable
 from evaluators.latency.table import LatencyTable, TableError, load_table
 from evaluators.latency.workload import Workload
 from search_spaces.space import SpaceConfig, build_space
@@ -97,6 +98,7 @@ def run_calibration(
         ValueError: Neither job nor model is given, or the table is malformed, foreign or lacks operators of the space.
     """
     started = time.monotonic()
+    check_writable(table)
     known = load_table(table)
     if known.target not in TARGETS:
         raise TableError(f"a table is calibrated on its own target; got {known.target!r}; known: {', '.join(TARGETS)}")
@@ -128,6 +130,7 @@ def _request(model: ModelConfig, target: TargetConfig, out: Path) -> TableReques
 
 def _measure(request: TableRequest, on_progress: OnProgress) -> ProfileSummary:
     started = time.monotonic()
+    check_writable(request.out)
     before = len(load_table(request.out).entries) if request.out.exists() else 0
     table = measure_table(request, _stages(on_progress, started))
     return _summary(request, table, added=len(table.entries) - before, seconds=time.monotonic() - started)

@@ -61,6 +61,33 @@ class TableReport(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShippedTable(Record):
+    """A table that comes with the package.
+
+    Attributes:
+        name: What jobs and commands call it ("shipped:NAME").
+        file: The file.
+        target: Name of the target.
+        device: CPU or GPU.
+        runtime: Runtime and version.
+        threads: Threads of the runtime.
+        entries: Number of rows.
+        workloads: Calls that it has a correction for ("8 x 64 tokens").
+        differences: How device, runtime and threads differ from this machine's; empty where it holds here.
+    """
+
+    name: str
+    file: Path
+    target: str
+    device: str
+    runtime: str
+    threads: int
+    entries: int
+    workloads: tuple[str, ...]
+    differences: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TableComparison(Record):
     """How two table files differ.
 

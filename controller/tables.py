@@ -5,12 +5,14 @@ from pathlib import Path
 from controller.errors import UsageError
 from controller.job import JobSpec
 from controller.mapping_file import load_mapping
-from controller.table_results import Coverage, TableComparison, TableReport, TableWritten
+from controller.table_results import Coverage, ShippedTable, TableComparison, TableReport, TableWritten
 from evaluators.latency.diff import compare_tables
 from evaluators.latency.importing import import_table
 from evaluators.latency.merge import merge_tables
+from evaluators.latency.shipped import PREFIX, shipped_names, table_file
 from evaluators.latency.summary import find_oddities, summarise
 from evaluators.latency.table import LatencyTable, UnitBasis, load_table
+from workers.targets.device import DEVICES
 
 _NAMED = 3
 
@@ -22,6 +24,15 @@ def show_table(path: Path) -> TableReport:
         TableError: It can't be read, or was altered.
     """
     return _report(path, load_table(path))
+
+
+def list_tables() -> tuple[ShippedTable, ...]:
+    """List the tables that come with the package.
+
+    Raises:
+        TableError: One was altered.
+    """
+    return tuple(_shipped(f"{PREFIX}{name}") for name in shipped_names())
 
 
 def check_table(path: Path, job: JobSpec | None = None) -> TableReport:
@@ -90,6 +101,23 @@ def import_file(source: Path, mapping: Path, out: Path) -> TableWritten:
     if origin.unit_basis is UnitBasis.ASSUMED:
         notes.append(f"that the times are in {origin.unit.value} is an assumption of the mapping")
     return _written(out, table, notes)
+
+
+def _shipped(name: str) -> ShippedTable:
+    table = load_table(Path(name))
+    mark = table.fingerprint
+    here = DEVICES.get(table.target)(mark.threads).fingerprint() if table.target in DEVICES else None
+    return ShippedTable(
+        name=name,
+        file=table_file(name),
+        target=table.target,
+        device=mark.device,
+        runtime=f"{mark.runtime} {mark.runtime_version}",
+        threads=mark.threads,
+        entries=len(table.entries),
+        workloads=tuple(f"{c.batch} x {c.sequence_length} tokens" for c in table.corrections),
+        differences=(f"no target {table.target!r} here",) if here is None else mark.differences(here),
+    )
 
 
 def _check_new(out: Path) -> None:

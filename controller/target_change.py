@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from controller.problems import show, suggest
+from evaluators.latency.shipped import table_file
 from workers.targets.base import TARGETS, TargetConfig
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ class TargetChange(BaseModel):
 
     name: str | None = None
     """Name of a registered target; None takes the table's, or the job's."""
-    table: Path | None = None
-    """Latency table; None measures this machine once and keeps the table with the study."""
+    table: Annotated[Path, AfterValidator(table_file)] | None = None
+    """Latency table, or shipped:NAME of one that comes with Paretrim; None measures this machine once and keeps the
+    table with the study."""
     batch: int | None = Field(default=None, ge=1, le=4096)
     """Examples in one call. With another number than the job's, scores are estimates until they are made again."""
     sequence_length: int | None = Field(default=None, ge=1)

@@ -29,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=exit_code_help(),
 )
-tables = typer.Typer(no_args_is_help=True, help="Latency tables: show, check, compare, join, import.")
+tables = typer.Typer(no_args_is_help=True, help="Latency tables: list, show, check, compare, join, import.")
 database = typer.Typer(no_args_is_help=True, help="The database of studies.")
 
 
@@ -68,6 +68,7 @@ app.command()(retarget_command.retarget)
 app.command()(explain_command.explain)
 app.command()(report_commands.sensitivity)
 app.command()(report_commands.sweep)
+tables.command("list")(table_commands.list_)
 tables.command()(table_commands.show)
 tables.command()(table_commands.check)
 tables.command()(table_commands.diff)

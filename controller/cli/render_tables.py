@@ -1,13 +1,13 @@
 """Shows latency tables to people: what one holds, what is odd about it, and how two differ."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 
 from controller.cli.text import format_ms, print_lines, print_table
 from controller.results import EXTRAPOLATED, FOREIGN_TABLE
-from controller.table_results import TableComparison, TableReport, TableWritten
+from controller.table_results import ShippedTable, TableComparison, TableReport, TableWritten
 
 _OF_THE_ERROR = {"models", "median_error_pct", "max_error_pct", "report"}
 
@@ -87,6 +87,28 @@ def _energy(console: Console, report: TableReport) -> None:
         if name in fields:
             fields[name] = [f"{kind} {figure:.3g} {unit}" for kind, figure in fields[name].items()]
     _fields(console, "energy", fields)
+
+
+def render_shipped(console: Console, tables: Sequence[ShippedTable]) -> None:
+    """Show the tables of the package."""
+    rows = [
+        (
+            table.name,
+            table.device,
+            table.runtime,
+            str(table.threads),
+            str(table.entries),
+            ", ".join(table.workloads),
+            "no" if table.differences else "yes",
+        )
+        for table in tables
+    ]
+    columns = ("table", "device", "runtime", "threads", "rows", "corrected for", "holds here")
+    print_table(console, "tables that come with Paretrim", columns, rows)
+    for table in tables:
+        if table.differences:
+            print_lines(console, f"{table.name}: {'; '.join(table.differences)}", style="yellow")
+        print_lines(console, f"{table.name}: {table.file}")
 
 
 def render_check(console: Console, report: TableReport) -> None:

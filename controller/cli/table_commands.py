@@ -10,9 +10,24 @@ from controller.cli.job_commands import Extrapolate
 from controller.cli.options import AsJson
 from controller.cli.text import print_json, stdout_console, stdout_for_results
 
-TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Latency table, JSON.", show_default=False)]
+TableFile = Annotated[
+    Path, typer.Argument(metavar="TABLE", help="Latency table, JSON, or shipped:NAME.", show_default=False)
+]
 OtherFile = Annotated[Path, typer.Argument(metavar="OTHER", help="Another latency table.", show_default=False)]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="New latency table.", show_default=False)]
+
+
+@reports_errors
+def list_(as_json: AsJson = False) -> None:
+    """List the latency tables that come with Paretrim, and whether they hold on this machine."""
+    from controller.cli.render_tables import render_shipped
+    from controller.tables import list_tables
+
+    tables = list_tables()
+    if as_json:
+        print_json({"tables": [table.to_dict() for table in tables]})
+    else:
+        render_shipped(stdout_console(), tables)
 
 
 @reports_errors

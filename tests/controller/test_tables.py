@@ -10,8 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from controller.cli.app import app
+from controller.job_file import load_job
 from controller.mapping_file import load_mapping
 from controller.problems import JobError
+from controller.target_change import TargetChange
+from evaluators.latency import shipped
 from evaluators.latency.correction import Correction, ModelError
 from evaluators.latency.table import Entry, Fingerprint, LatencyTable, MeasuredPower, Provenance, load_table
 from evaluators.latency.table.energy import Arithmetic
@@ -112,6 +115,53 @@ def test_show_has_what_the_table_says_of_energy(write):
     assert "source: RAPL package-0" in done.stdout
     assert "watts: float32 12.3 W" in done.stdout
     assert json.loads(run("show", path, "--json").stdout)["energy"]["watts"] == {"float32": 12.3456}
+
+
+@pytest.fixture
+def shipped_table(write, tmp_path, monkeypatch):
+    """A table in the place of those that come along."""
+    folder = tmp_path / "shipped"
+    folder.mkdir()
+    Path(write("t.json", quantize(8, 0.5))).rename(folder / "board-1t.json")
+    monkeypatch.setattr(shipped, "FOLDER", folder)
+    return folder / "board-1t.json"
+
+
+def test_list_has_the_tables_that_come_along(shipped_table):
+    done = run("list")
+    assert done.exit_code == 0
+    for expected in ("shipped:board-1t", "a CPU", "onnxruntime 1", "1 x 8 tokens", "'a CPU' there", shipped_table.name):
+        assert expected in done.stdout
+    (listed,) = json.loads(run("list", "--json").stdout)["tables"]
+    assert (listed["name"], listed["entries"]) == ("shipped:board-1t", 1)
+    assert any(text.startswith("device: 'a CPU' there") for text in listed["differences"])
+
+
+def test_every_command_takes_a_table_by_its_name(shipped_table):
+    assert "1 operators of cpu-onnxruntime" in run("show", "shipped:board-1t").stdout
+    assert run("diff", "shipped:board-1t", shipped_table).exit_code == 0
+    unknown = run("show", "shipped:none")
+    assert unknown.exit_code == 3
+    assert "has the names: board-1t" in unknown.stderr
+
+
+def test_a_job_names_a_table_that_comes_along_from_any_folder(shipped_table, tmp_path):
+    path = tmp_path / "job.yaml"
+    lines = ["name: j", "model: {id: m}", "data: {source: rows.csv}", "target: {table: 'shipped:board-1t'}"]
+    path.write_text("\n".join(lines))
+    assert load_job(path).target.table == shipped_table
+    path.write_text("\n".join(lines).replace("board-1t", "none"))
+    with pytest.raises(JobError, match=r"line 4.*has the names: board-1t"):
+        load_job(path)
+    assert TargetChange(table=Path("shipped:board-1t")).table == shipped_table
+
+
+def test_a_table_that_comes_along_is_not_calibrated_in_place(shipped_table):
+    before = shipped_table.read_bytes()
+    done = CliRunner().invoke(app, ["calibrate-table", "--table", "shipped:board-1t", "--model", "m"])
+    assert done.exit_code == 3
+    assert "copy the table first" in done.stderr
+    assert shipped_table.read_bytes() == before
 
 
 def test_check_ends_with_a_code_that_scripts_can_use(write):

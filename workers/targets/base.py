@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from evaluators.latency.shipped import table_file
 from evaluators.memory import MemoryPlan
 from search_spaces.registry import Registry
 
@@ -19,8 +21,9 @@ class TargetConfig(BaseModel):
 
     name: str = "cpu-onnxruntime"
     """Name of a registered target."""
-    table: Path | None = None
-    """Latency table; None measures this machine once and keeps the table with the study."""
+    table: Annotated[Path, AfterValidator(table_file)] | None = None
+    """Latency table, or shipped:NAME of one that comes with Paretrim; None measures this machine once and keeps the
+    table with the study."""
     batch: int = Field(default=1, ge=1, le=4096)
     """Examples in one call of the deployed model."""
     sequence_length: int | None = Field(default=None, ge=1)

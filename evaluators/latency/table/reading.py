@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from evaluators.latency.shipped import table_file
 from evaluators.latency.table.base import digest_of
 from evaluators.latency.table.entry import Entry
 from evaluators.latency.table.record import ROW_DIGITS, SCHEMA_VERSION, LatencyTable
@@ -20,10 +21,15 @@ class TableError(ValueError):
 def load_table(path: Path) -> LatencyTable:
     """Read and check a latency table.
 
+    Args:
+        path: Its file, or "shipped:NAME" of a table that comes with the package.
+
     Raises:
+        ShippedTableError: No table of that name comes with the package.
         TableError: No such file, too large, not JSON, another schema version, a row that is malformed, repeated or out
             of range, or a checksum that does not match.
     """
+    path = table_file(path)
     try:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
