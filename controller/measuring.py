@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -72,16 +73,45 @@ def check_available(target: TargetConfig) -> None:
         )
 
 
+def profile_command(request: TableRequest) -> str:
+    """Return the command that measures what a table lacks, whatever the space."""
+    model, target = request.model, request.target
+    words = ["paretrim", "profile", "--model", model.id, "--task", model.task, "--target", target.name]
+    if model.revision is not None:
+        words += ["--revision", model.revision]
+    if request.space.structure.tokens is None:
+        words += ["--sequence-length", str(request.workload.sequence_length)]
+    words += ["--batch", str(target.batch), "--threads", str(target.threads), "--out", str(request.out)]
+    return shlex.join(words)
+
+
+def check_folder(out: Path) -> None:
+    """Make the folder that a table goes to, and check that files can be written there, before anything is measured.
+
+    Raises:
+        PreflightError: They can't.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise PreflightError(
+            f"a table is saved while it is measured; {str(out.parent)!r} can't be written to ({error.strerror}); name "
+            "another file: --out"
+        ) from error
+
+
 def measure_table(request: TableRequest, on_stage: OnStage) -> LatencyTable:
     """Measure what a table file lacks on this machine: operators, then the correction on whole models.
 
     Raises:
-        PreflightError: The target is not available here.
+        PreflightError: The target is not available here, or the file can't be written.
         ForeignTableError: The file holds a table of another device, runtime, number of threads or target.
     """
     check_available(request.target)
     started = time.monotonic()
-    request.out.parent.mkdir(parents=True, exist_ok=True)
+    check_folder(request.out)
     table = _profile(request, request.operators, on_stage)
     if table.correction(request.workload) is not None:
         return table
@@ -111,6 +141,8 @@ def calibrate(
     check_available(request.target)
     device = DEVICES.get(request.target.name)(request.target.threads)
     check_fingerprint(table, device.fingerprint())
+    predictor = LatencyPredictor(table, request.workload, profile_command=profile_command(request))
+    predictor.check(required_operators(request.space, request.workload))
     policies = _policies(request, table)
     if len(policies) < 2:
         return table

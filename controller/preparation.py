@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from sqlalchemy import make_url
 
 from controller.errors import PreflightError
 from controller.job import JobSpec, Objective
-from controller.measuring import OnStage, TableRequest, check_available, measure_table
+from controller.measuring import OnStage, TableRequest, check_available, measure_table, profile_command
 from evaluators.costs import CostModel, least_energy_mj, least_latency_ms, least_size_bytes
 from evaluators.latency.lookup import LatencyPredictor
 from evaluators.latency.table import EnergyBasis, check_fingerprint, load_table
@@ -151,7 +150,7 @@ def price_by_table(job: JobSpec, description: Description) -> PricedSpace:
     predictor = LatencyPredictor(
         table,
         description.workload,
-        profile_command=_profile_command(job, description),
+        profile_command=profile_command(description.request(())),
         allow_extrapolation=job.target.allow_extrapolation,
     )
     required = required_operators(description.space, description.workload)
@@ -237,13 +236,3 @@ def _table_name(target: TargetConfig, space: SearchSpace, workload: Workload) ->
     parts = (space.structure, space.unit_spaces, workload, here)
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
     return f"{target.name}-{target.threads}t-{digest}"
-
-
-def _profile_command(job: JobSpec, description: Description) -> str:
-    words = ["paretrim", "profile", "--model", job.model.id, "--task", job.model.task, "--target", job.target.name]
-    if job.model.revision is not None:
-        words += ["--revision", job.model.revision]
-    if description.structure.tokens is None:
-        words += ["--sequence-length", str(description.workload.sequence_length)]
-    words += ["--batch", str(job.target.batch), "--threads", str(job.target.threads), "--out", str(description.table)]
-    return shlex.join(words)

@@ -76,7 +76,8 @@ def profile(
     job = None if space is None else _job(space, model, given)
     if job is None:
         if model is None or out is None:
-            raise UsageError("a profile takes --space JOB, or --model and --out; got neither")
+            got = "neither" if model is None else f"--model {model} without --out FILE"
+            raise UsageError(f"a profile takes --space JOB, or --model and --out; got {got}")
         model_config = _model_config(model, revision, task)
         target_config = _checked(TargetConfig, given)
     from controller import operations

@@ -195,13 +195,26 @@ class LatencyPredictor:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         return (
             f"every operator of a policy has a measured time in the table or lies between two{self._ranges(missing)}; "
-            f"the table lacks {named}{more}; measure with: {self._command}"
+            f"the table lacks {named}{more}{self._further(missing)}; measure with: {self._command}"
         )
+
+    def _further(self, missing: list[Operator]) -> str:
+        """Whether extrapolation would answer, or why it does not."""
+        if not any(self._grid.exceeded(operator) for operator in missing):
+            return ""
+        if self._allow_extrapolation:
+            return "; a line goes on beyond the table where it has two sizes there, and here it has one"
+        if all(self._grid.find(operator, extrapolate=True) for operator in missing):
+            return "; --extrapolate (target.allow_extrapolation) goes on beyond the table, for planning"
+        return ""
 
     def _ranges(self, missing: list[Operator]) -> str:
         """What the table does have of the first operator that lies outside a measured range."""
         for operator in missing:
             if exceeded := self._grid.exceeded(operator):
-                ranges = " and ".join(f"{low} to {high} {axis}" for axis, (low, high) in sorted(exceeded.items()))
+                ranges = " and ".join(
+                    f"{low} {axis}" if low == high else f"{low} to {high} {axis}"
+                    for axis, (low, high) in sorted(exceeded.items())
+                )
                 return f" ({operator.family} was measured for {ranges})"
         return ""

@@ -75,6 +75,22 @@ def test_a_short_time_still_gives_a_table_for_all_policies(quick, tiny_image, tm
     LatencyPredictor(table, request.workload).check(required_operators(request.space, request.workload))
 
 
+def test_a_calibration_for_calls_that_were_not_measured_names_the_command(tiny_image, tmp_path: Path) -> None:
+    with pytest.raises(
+        MissingEntryError, match=r"measure with: paretrim profile --model \S*tiny-vit\S*/model .*--batch 3"
+    ) as caught:
+        run_calibration(tiny_image.table, lambda progress: None, model=tiny_image.model, batch=3)
+    assert "--sequence-length" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_written_is_found_before_anything_is_measured(job: JobSpec, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    stages: list[Progress] = []
+    with pytest.raises(PreflightError, match=r"a table is saved while it is measured; .*can't be written to"):
+        run_space_profile(job, stages.append, out=tmp_path / "file" / "t.json")
+    assert stages == []
+
+
 def test_a_table_of_another_device_is_not_calibrated(tiny_image, tmp_path: Path) -> None:
     table = load_table(tiny_image.table)
     foreign = table.model_copy(

@@ -106,12 +106,23 @@ def test_more_tokens_than_were_measured_names_the_range_and_the_command():
     with pytest.raises(
         MissingEntryError,
         match=r"lies between two \(linear fp32 was measured for 32 to 512 tokens\); the table lacks linear fp32 .*"
-        r"tokens=4096; measure with: paretrim profile .*--sequence-length 4096",
+        r"tokens=4096; --extrapolate \(target.allow_extrapolation\) goes on beyond the table, for planning; "
+        r"measure with: paretrim profile .*--sequence-length 4096",
     ):
         predictor.policy_ms(STRUCTURE, DENSE)
     between = LatencyPredictor(table.model_copy(update={"entries": rows}), Workload(batch=1, sequence_length=100))
     assert between.policy_ms(STRUCTURE, DENSE) == pytest.approx(3.0)
     assert not between.predict(STRUCTURE, DENSE).extrapolated
+
+
+def test_one_measured_size_is_no_line_to_go_on_from():
+    predictor = LatencyPredictor(table_without(3), Workload(batch=1, sequence_length=4096), allow_extrapolation=True)
+    with pytest.raises(
+        MissingEntryError,
+        match=r"was measured for \d+ tokens\); the table lacks .*; a line goes on beyond the table where it has two "
+        r"sizes there, and here it has one; measure with",
+    ):
+        predictor.policy_ms(STRUCTURE, DENSE)
 
 
 def test_extrapolation_has_to_be_asked_for_and_is_said():
