@@ -41,6 +41,8 @@ class JobPlan(Record):
         units: Units in the model's order.
         space_size: Number of different policies.
         dense_latency_ms: Predicted time of the dense model; None where no table is at hand.
+        dense_low_ms: Lower bound of that time by the error of the table's correction; None where there is none.
+        dense_high_ms: Upper bound, likewise.
         dense_size_bytes: Bytes of the dense model.
         min_latency_ms: Smallest latency in the space; None where no table is at hand.
         min_size_bytes: Smallest size in the space.
@@ -62,6 +64,8 @@ class JobPlan(Record):
     units: tuple[PlanUnit, ...]
     space_size: int
     dense_latency_ms: float | None
+    dense_low_ms: float | None = None
+    dense_high_ms: float | None = None
     dense_size_bytes: int
     min_latency_ms: float | None
     min_size_bytes: int

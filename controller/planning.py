@@ -37,6 +37,8 @@ def plan(job: JobSpec) -> JobPlan:
     memory = PeakMemory(description.structure, description.workload, TARGETS.get(job.target.name).memory_plan)
     least_memory = memory.least_bytes(space)
     dense = None if priced is None else priced.costs.costs(space.dense_policy())
+    fit = None if priced is None else priced.costs.predictor.correction
+    bounds = None if fit is None or dense is None else fit.interval(dense.latency_ms)
     counted = (*_unreachable_size(job, description), *unreachable_memory(job, least_memory))
     out_of_reach = counted if priced is None else unreachable(job, priced)
     return JobPlan(
@@ -44,6 +46,8 @@ def plan(job: JobSpec) -> JobPlan:
         architecture=description.structure.architecture,
         units=_units(description, priced),
         space_size=space.size,
+        dense_low_ms=None if bounds is None else bounds[0],
+        dense_high_ms=None if bounds is None else bounds[1],
         dense_latency_ms=None if dense is None else dense.latency_ms,
         dense_size_bytes=size_bytes(description.structure, space.dense_policy()),
         min_latency_ms=None if priced is None else cheapest(priced)[0],

@@ -74,7 +74,7 @@ class PricedSpace:
         table_checksum: Identity of the latency table.
         foreign: How the table's hardware differs from this machine's; empty where it is the same.
         extrapolated: How many operators of the space lie outside what was measured.
-        notes: What the profiler noted about the machine while it measured.
+        notes: What the profiler noted about the machine, and how far to trust latencies and energies.
     """
 
     description: Description
@@ -162,7 +162,21 @@ def price_by_table(job: JobSpec, description: Description) -> PricedSpace:
         table_checksum=table.checksum,
         foreign=tuple(foreign),
         extrapolated=len(predictor.extrapolated(required)),
-        notes=(*table.provenance.notes, *_energy_note(job, costs)),
+        notes=(*table.provenance.notes, _latency_note(predictor), *_energy_note(job, costs)),
+    )
+
+
+def _latency_note(predictor: LatencyPredictor) -> str:
+    fit = predictor.correction
+    if fit is None:
+        return (
+            "latencies are plain sums of operators, and nobody measured how wrong they are: `paretrim calibrate-table` "
+            "does"
+        )
+    low, high = (bound - 1 for bound in fit.interval(1.0))
+    return (
+        f"latencies are predictions: of whole models that the table's correction did not see, the measured time was "
+        f"{low:+.1%} to {high:+.1%} off at most, {fit.median_error_pct:.1f} % in the median"
     )
 
 

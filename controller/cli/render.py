@@ -37,9 +37,12 @@ def render_plan(console: Console, plan: JobPlan) -> None:
     print_table(console, title, ("unit", "kind", "keep", "formats", "choices", "dense latency", "dense size"), rows)
     print_lines(console, f"policies: {format_count(plan.space_size)}; trials: {plan.trials}")
     print_lines(console, f"latency table: {plan.table_source}")
+    interval = ""
+    if plan.dense_low_ms is not None and plan.dense_high_ms is not None:
+        interval = f" ({format_ms(plan.dense_low_ms)} to {format_ms(plan.dense_high_ms)})"
     print_lines(
         console,
-        f"dense model: {format_ms(plan.dense_latency_ms)}, {format_size(plan.dense_size_bytes)}; smallest "
+        f"dense model: {format_ms(plan.dense_latency_ms)}{interval}, {format_size(plan.dense_size_bytes)}; smallest "
         f"reachable: {format_ms(plan.min_latency_ms)}, {format_size(plan.min_size_bytes)}",
     )
     energy = "energy unknown before there is a table"

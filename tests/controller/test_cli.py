@@ -106,6 +106,8 @@ PLAN = JobPlan(
     dense_size_bytes=90_000_000,
     min_latency_ms=1.2,
     min_size_bytes=50_000_000,
+    dense_low_ms=9.5,
+    dense_high_ms=10.5,
     dense_energy_mj=20.0,
     min_energy_mj=3.456,
     energy_basis=EnergyBasis.ESTIMATED,
@@ -251,7 +253,14 @@ def test_validate_shows_the_plan(job_file, serve):
     serve(plan=lambda job: PLAN)
     done = run("validate", job_file)
     assert done.exit_code == 0
-    for text in ("layer.0.attention", "12, 6, 0 of 12", "fp32, w8a8", "9.1e27", "10 ms, 90 MB", "1.2 ms, 50 MB"):
+    for text in (
+        "layer.0.attention",
+        "12, 6, 0 of 12",
+        "fp32, w8a8",
+        "9.1e27",
+        "10 ms (9.5 ms to 10.5 ms), 90 MB",
+        "1.2 ms, 50 MB",
+    ):
         assert text in done.stdout
     assert "energy of a batch: 20 mJ dense, 3.46 mJ at least (estimated)" in done.stdout
     assert "peak memory of activations: 3 MB dense, 1.5 MB at least" in done.stdout

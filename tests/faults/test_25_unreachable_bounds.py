@@ -11,7 +11,8 @@ from controller.preparation import cheapest, describe, price
 from controller.search import run_search
 from controller.storage.engine import open_database
 from controller.storage.repository import Repository
-from evaluators.latency.table import EnergyBasis
+from evaluators.latency.correction import Correction
+from evaluators.latency.table import EnergyBasis, load_table
 
 
 @pytest.fixture
@@ -70,6 +71,21 @@ def test_energy_and_memory_of_the_dense_model_are_those_that_trials_are_told(job
     assert (found.dense_energy_mj, found.energy_basis) == (dense.energy_mj, EnergyBasis.ESTIMATED)
     assert found.dense_peak_memory_bytes == dense.peak_memory_bytes
     assert 0 < found.min_energy_mj < found.dense_energy_mj
+
+
+def test_a_prediction_has_an_interval_where_the_table_tells_its_error(job, tmp_path):
+    plain = price(job, describe(job), lambda *stage: None)
+    assert any("plain sums of operators" in note for note in plain.notes)
+    assert plan(job).dense_low_ms is None
+    fit = Correction(scale=1.0, overhead_ms=0.0, models=8, median_error_pct=2.0, max_error_pct=25.0)
+    path = tmp_path / "corrected.json"
+    load_table(job.target.table).with_correction(plain.description.workload, fit).save(path)
+    corrected = job.model_copy(update={"target": job.target.model_copy(update={"table": path})})
+    found = plan(corrected)
+    assert found.dense_low_ms == pytest.approx(found.dense_latency_ms / 1.25)
+    assert found.dense_high_ms == pytest.approx(found.dense_latency_ms / 0.75)
+    notes = price(corrected, describe(corrected), lambda *stage: None).notes
+    assert any("-20.0% to +33.3% off at most, 2.0 % in the median" in note for note in notes)
 
 
 def test_the_nearest_bound_is_that_of_a_real_policy(job):
