@@ -131,7 +131,7 @@ def calibrate(
         request: Model, space, workload and file.
         table: The table, measured on this machine.
         on_stage: Told of every step.
-        late: Monotonic time in seconds after which no more than a few models are made; None has no limit.
+        late: Monotonic time in seconds after which no more is measured than it takes; None has no limit.
 
     Raises:
         PreflightError: The target is not available here.
@@ -165,6 +165,7 @@ def calibrate(
             table,
             request.workload,
             models,
+            late=late,
             progress=lambda done, total: on_stage("timing whole models", done, total),
             meter=device.energy_meter(),
         )

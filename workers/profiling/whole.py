@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from workers.profiling.power import measure_power
 from workers.profiling.threads import pinned
 from workers.targets.device import TimedModel
 from workers.targets.energy_meters import EnergyMeter
+
+MIN_ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,7 @@ def time_models(
     rounds: int,
     runs: int,
     seed: int = 0,
+    late: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[float]:
     """Time models in rounds, each in a random order, and return the median over all runs of each in ms.
@@ -52,12 +56,15 @@ def time_models(
         rounds: Passes over all models.
         runs: Timed runs of a model in a pass.
         seed: Seed of the orders.
+        late: Monotonic time in seconds after which no further pass starts, once there are three; None has no limit.
         progress: Called after every sample.
     """
     generator = random.Random(seed)
     samples_ms: list[list[float]] = [[] for _ in models]
     with pinned(threads):
         for number in range(rounds):
+            if late is not None and number >= MIN_ROUNDS and time.monotonic() > late:
+                break
             for place, index in enumerate(generator.sample(range(len(models)), len(models))):
                 samples_ms[index].extend(models[index].sample(runs=runs))
                 if progress is not None:
@@ -73,6 +80,7 @@ def measure_correction(
     rounds: int = 12,
     runs: int = 10,
     seed: int = 0,
+    late: float | None = None,
     progress: Callable[[int, int], None] | None = None,
     meter: EnergyMeter | None = None,
 ) -> LatencyTable:
@@ -85,6 +93,7 @@ def measure_correction(
         rounds: Passes over all models, each in a random order and with fresh sessions.
         runs: Timed runs of a model in a round.
         seed: Seed of the orders.
+        late: Monotonic time in seconds after which no more is measured than it takes; None has no limit.
         progress: Called after every sample.
         meter: Counter of the device's energy. The power that the models take is then measured too, and stands in the
             table unless that states coefficients; None leaves what the table says of energy.
@@ -99,6 +108,7 @@ def measure_correction(
         rounds=rounds,
         runs=runs,
         seed=seed,
+        late=late,
         progress=progress,
     )
     predictor = LatencyPredictor(table, workload)
@@ -111,7 +121,8 @@ def measure_correction(
         for model, time_ms in zip(models, measured_ms, strict=True)
     ]
     table = table.with_correction(workload, fit_correction(measured))
-    if meter is None or isinstance(table.energy, EnergyCoefficients):
+    is_late = late is not None and time.monotonic() > late
+    if meter is None or is_late or isinstance(table.energy, EnergyCoefficients):
         return table
     timed = [model.timed for model in models]
     power = measure_power(measured, timed, meter, threads=table.fingerprint.threads, seed=seed, progress=progress)

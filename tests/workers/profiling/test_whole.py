@@ -51,6 +51,13 @@ def test_models_are_timed_in_rounds_of_random_order_by_medians() -> None:
     assert len({tuple(map(id, r)) for r in rounds}) == 2
 
 
+def test_when_time_is_over_models_are_timed_three_times() -> None:
+    log: list[Scripted] = []
+    models = [Scripted(log, 1.0), Scripted(log, 4.0)]
+    assert time_models(models, threads=1, rounds=9, runs=2, late=0.0) == [1.0, 4.0]
+    assert [model.taken for model in models] == [3, 3]
+
+
 def test_a_correction_is_fitted_on_sums_without_the_one_before() -> None:
     log: list[Scripted] = []
     works = [Counter({NORM: n, LINEAR: m}) for n, m in ((1, 8), (2, 4), (3, 2), (4, 1))]
