@@ -113,6 +113,8 @@ def render_shipped(console: Console, tables: Sequence[ShippedTable]) -> None:
 
 def render_check(console: Console, report: TableReport) -> None:
     """Show what a check of a table found."""
+    for note in report.provenance["notes"]:
+        print_lines(console, f"note: {note}", style="yellow")
     for warning in report.warnings:
         print_lines(console, f"warning: {warning}", style="yellow")
     if (coverage := report.coverage) is not None:

@@ -12,6 +12,8 @@ from evaluators.latency.workload import AXIS_NAMES, Operator
 
 FALL = 0.01
 """Share by which a larger operator must be faster than a smaller one, beyond their spreads, to be worth a warning."""
+MUCH_ERROR_PCT = 10.0
+"""Median error of a correction in per cent from which it is worth a warning."""
 _NAMED = 3
 
 
@@ -65,9 +67,9 @@ def find_oddities(table: LatencyTable) -> tuple[str, ...]:
     """Return a warning for each thing that a sound table may have, and that is worth a look.
 
     Larger operators that are faster than smaller ones by more than both spread, rows whose runs all took the same time,
-    and tables without anything to interpolate between.
+    tables without anything to interpolate between, and corrections that err widely.
     """
-    return tuple(text for text in (_falling(table), _without_spread(table), _alone(table)) if text)
+    return tuple(text for text in (_falling(table), _without_spread(table), _alone(table), _erring(table)) if text)
 
 
 def _falling(table: LatencyTable) -> str:
@@ -106,4 +108,17 @@ def _alone(table: LatencyTable) -> str:
     return (
         f"no two of the {len(table.entries)} rows lie on one line, so that nothing lies between them: the table "
         "answers for what it holds and for nothing else"
+    )
+
+
+def _erring(table: LatencyTable) -> str:
+    found = [c for c in table.corrections if c.fit.median_error_pct > MUCH_ERROR_PCT]
+    if not found:
+        return ""
+    named = "; ".join(
+        f"{c.fit.median_error_pct:.1f} % for batch {c.batch}, {c.sequence_length} tokens" for c in found[:_NAMED]
+    )
+    return (
+        f"whole models that a correction did not see are predicted with a median error of {named}: latencies of a "
+        "search are that wrong; measure again on a quiet machine into a new file"
     )

@@ -169,6 +169,7 @@ def test_check_ends_with_a_code_that_scripts_can_use(write):
     done = run("check", path)
     assert done.exit_code == 0
     assert "warning: 1 larger operators are faster" in done.stdout
+    assert "note: the machine is noisy" in done.stdout
     assert "sound, 2 operators" in done.stdout
     Path(path).write_text(Path(path).read_text().replace("2.0", "1.0"))
     done = run("check", path)

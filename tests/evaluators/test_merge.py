@@ -115,6 +115,12 @@ def test_a_larger_operator_that_is_clearly_faster_is_odd():
 
 
 def test_zero_spread_and_a_single_row_are_odd():
+    erring = table(row(8, 1.0), row(16, 2.0)).with_correction(
+        Workload(batch=2, sequence_length=8),
+        Correction(scale=1.0, overhead_ms=0.0, models=8, median_error_pct=19.0, max_error_pct=22.0),
+    )
+    (warning,) = find_oddities(erring)
+    assert "a median error of 19.0 % for batch 2, 8 tokens" in warning
     spread, alone = find_oddities(table(row(8, spread_ms=0.0)))
     assert "1 of 1 rows have runs that all took the same time" in spread
     assert "answers for what it holds and for nothing else" in alone
