@@ -42,6 +42,26 @@ def clock_note(taken: Sequence[Samples], reference: Reference) -> tuple[str, ...
     )
 
 
+def pace_note(taken: Sequence[Samples], reference: Reference) -> tuple[str, ...]:
+    """Return a note where parts of a run were measured at different speeds, each steady by itself, else nothing.
+
+    Args:
+        taken: What was sampled in a run.
+        reference: Timed between all of these rounds.
+    """
+    usual_ms = reference.level_ms
+    apart = [samples for samples in taken if abs(samples.reference_ms / usual_ms - 1) > CLOCK_TOLERANCE]
+    if not apart:
+        return ()
+    least, most = (bound(samples.reference_ms for samples in apart) / usual_ms for bound in (min, max))
+    measured, total = (sum(len(samples.times_ms) for samples in found) for found in (apart, taken))
+    return (
+        f"the machine changed its speed for good or for a while: {measured} of {total} operators were measured while "
+        f"{reference.operator} took {least:.2f} to {most:.2f} times its usual {usual_ms:.3g} ms, so that rows do not "
+        "compare; hold the clocks fixed and profile again into a new file",
+    )
+
+
 def changed_since(table: LatencyTable | None, reference: Reference) -> tuple[str, ...]:
     """Return a note where the machine runs at another speed than when the table was begun, else nothing."""
     known = {entry.operator: entry.median_ms for entry in table.entries} if table else {}

@@ -92,12 +92,14 @@ class Samples:
         rounds: Passes that were made.
         unsteady: How many of them came while the reference operator took another time than usual.
         unsettled: Operators that keep times of unsteady rounds, as no others were to be had.
+        reference_ms: Median time of the reference operator around these rounds.
     """
 
     times_ms: Mapping[Operator, Sequence[float]]
     rounds: int
     unsteady: int
     unsettled: int
+    reference_ms: float
 
 
 def median_error(rounds_ms: Sequence[Sequence[float]]) -> float:
@@ -175,4 +177,10 @@ def _gather(operators: Mapping[Operator, int], rounds: Sequence[Round], level_ms
             unsettled += 1
         times_ms[operator] = [x for times in found for x in times]
     unsteady = sum(not r.is_steady(level_ms) for r in rounds)
-    return Samples(times_ms=times_ms, rounds=len(rounds), unsteady=unsteady, unsettled=unsettled)
+    return Samples(
+        times_ms=times_ms,
+        rounds=len(rounds),
+        unsteady=unsteady,
+        unsettled=unsettled,
+        reference_ms=median(x for r in rounds for x in (r.before_ms, r.after_ms)),
+    )

@@ -15,7 +15,7 @@ import numpy as np
 from evaluators.latency.table import Entry, ForeignTableError, LatencyTable, Provenance, load_table
 from evaluators.latency.workload import Operator, OperatorKind
 from search_spaces.units import ModelStructure
-from workers.profiling.notes import changed_since, clock_note, noise_note, unverified_note
+from workers.profiling.notes import changed_since, clock_note, noise_note, pace_note, unverified_note
 from workers.profiling.refinement import Block
 from workers.profiling.required import working_set_bytes
 from workers.profiling.sampling import ProfileBudget, Reference, Samples, sample_rounds
@@ -145,7 +145,8 @@ class ProfileSession:
     def _keep(self, entries: Sequence[Entry]) -> None:
         """Make the table of these rows, sorted by operator, and save it."""
         before = self._table.provenance if self._table else Provenance(measured_at=None)
-        notes = (*self._earlier_notes, *clock_note(self._taken, self._reference), *self._notes)
+        found = (*clock_note(self._taken, self._reference), *pace_note(self._taken, self._reference))
+        notes = (*self._earlier_notes, *found, *self._notes)
         self._table = LatencyTable(
             target=self._target,
             fingerprint=self._device.fingerprint(),

@@ -142,6 +142,20 @@ def test_clocks_that_change_in_the_middle_are_noted_and_their_rounds_made_up_for
     assert all(e.median_ms == pytest.approx(3.0) and e.spread_ms == 0 for e in table.entries)
 
 
+def test_clocks_that_change_for_good_leave_rows_that_do_not_compare_which_is_noted(
+    structure, steady_device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "CHUNK", 4)
+    wanted = operators_of(structure)
+    device = steady_device(lambda operator: 2.0, pace=lambda number: 1.0 if number < 48 else 1.5)
+    table = refine(device, structure, wanted)
+    assert {entry.median_ms for entry in table.entries} >= {2.0, 3.0}
+    note = " ".join(table.provenance.notes)
+    assert "rows do not compare; hold the clocks fixed" in note
+    slow = sum(entry.median_ms == 2.0 for entry in table.entries)
+    assert f"{slow} of {len(wanted)} operators were measured while" in note
+
+
 def test_a_machine_at_another_speed_than_the_file_is_noted(structure, steady_device, tmp_path: Path) -> None:
     wanted = operators_of(structure)
     refine(steady_device(), structure, [*wanted[:-1], reference_of(wanted, "fp32")], tmp_path / "t.json")
