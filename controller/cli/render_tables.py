@@ -91,6 +91,9 @@ def _energy(console: Console, report: TableReport) -> None:
 
 def render_shipped(console: Console, tables: Sequence[ShippedTable]) -> None:
     """Show the tables of the package."""
+    if not tables:
+        print_lines(console, "no table comes with this version; `paretrim profile` measures this machine")
+        return
     rows = [
         (
             table.name,

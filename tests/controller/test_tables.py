@@ -137,6 +137,12 @@ def test_list_has_the_tables_that_come_along(shipped_table):
     assert any(text.startswith("device: 'a CPU' there") for text in listed["differences"])
 
 
+def test_without_tables_the_list_says_how_to_measure_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    assert "no table comes with this version; `paretrim profile`" in run("list").stdout
+    assert json.loads(run("list", "--json").stdout) == {"tables": []}
+
+
 def test_every_command_takes_a_table_by_its_name(shipped_table):
     assert "1 operators of cpu-onnxruntime" in run("show", "shipped:board-1t").stdout
     assert run("diff", "shipped:board-1t", shipped_table).exit_code == 0
