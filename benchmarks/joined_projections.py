@@ -24,21 +24,17 @@ _COPIES, _ROUNDS, _RUNS = 6, 20, 15
 def main() -> None:
     """Time both forms in turn and print one JSON line."""
     rows = {f"{form} {tokens}x{width}": _compare(form, tokens, width) for form in _FORMS for tokens, width in _SHAPES}
-    figures: dict[str, Any] = {
-        f"ratio_{form}": round(statistics.median(row["ratio"] for name, row in rows.items() if name.startswith(form)), 3)
-        for form in _FORMS
-    }
+    figures: dict[str, Any] = {}
+    for form in _FORMS:
+        ratios = [row["ratio"] for name, row in rows.items() if name.startswith(form)]
+        figures[f"ratio_{form}"] = round(statistics.median(ratios), 3)
     record("joined_projections", figures, details={"rows": rows})
 
 
 def _compare(form: str, tokens: int, width: int) -> dict[str, float]:
-    sessions = [
-        open_session(_graph(form, joined, tokens, width), threads=1) for joined in (False, True)
-    ]
+    sessions = [open_session(_graph(form, joined, tokens, width), threads=1) for joined in (False, True)]
     generator = np.random.default_rng(0)
-    feeds = {
-        node.name: generator.standard_normal(node.shape).astype(np.float32) for node in sessions[0].get_inputs()
-    }
+    feeds = {node.name: generator.standard_normal(node.shape).astype(np.float32) for node in sessions[0].get_inputs()}
     outputs = [session.run(None, feeds) for session in sessions]
     difference = max(float(np.abs(a - b).max()) for a, b in zip(*outputs, strict=True))
     times: tuple[list[float], list[float]] = ([], [])
