@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from controller.early_exit_options import EarlyExitOptions
     from controller.explain_report import ExplainReport
     from controller.job import JobSpec
     from controller.recovery_options import RecoveryOptions
@@ -118,6 +119,7 @@ def export(
     trial: int | None = None,
     storage: str | None = None,
     recovery: RecoveryOptions | None = None,
+    early_exit: EarlyExitOptions | None = None,
     registration: Registration | None = None,
 ) -> ExportSummary:
     """Export one policy of a study as a model, verify it, and register it if asked to.
@@ -129,6 +131,8 @@ def export(
         trial: Number of a trial, in place of `pick`.
         storage: Database URL; None takes the default file in the current folder.
         recovery: How the model is trained first (`controller.recovery_options`); None exports what was searched.
+        early_exit: Lets examples leave early whose class is clear by then (`controller.early_exit_options`); None lets
+            none leave.
         registration: Where it is registered once it is verified (`controller.registry.names`); None leaves it a folder.
 
     Raises:
@@ -149,6 +153,7 @@ def export(
         trial=trial,
         out=Path(out),
         recovery=recovery,
+        early_exit=early_exit,
         registration=registration,
     )
 

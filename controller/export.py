@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from controller.artifact_job import JOB_FILE, job_text
+from controller.early_exit_options import EarlyExitOptions
 from controller.errors import UsageError
 from controller.preparation import describe
 from controller.recovery import run_recovery
@@ -16,13 +17,17 @@ from controller.registry.client import RegistryError
 from controller.registry.names import Registration
 from controller.registry.registration import check_reachable, run_register
 from controller.registry.report import RegisteredVersion
-from controller.results import ExportSummary
+from controller.results import ExitSummary, ExportSummary
 from controller.storage.engine import open_database
 from controller.storage.repository import Repository
 from controller.study_summary import StudySummary, summarise
+from search_spaces.policy import Policy
 from workers.export.artifact import ArtifactError, ExportRequest, check_place, export_artifact
 from workers.export.card import render_card
+from workers.export.early_exit.exiting_model import EarlyExit
+from workers.export.early_exit.plan import EarlyExitError, check_call, plan_early_exit
 from workers.export.report import ExportReport
+from workers.protocol import WorkerSpec
 from workers.trial import TrialWorker
 
 
@@ -34,6 +39,7 @@ def run_export(
     trial: int | None,
     out: Path,
     recovery: RecoveryOptions | None = None,
+    early_exit: EarlyExitOptions | None = None,
     registration: Registration | None = None,
 ) -> ExportSummary:
     """Export one policy of a study, verify the artifact in a process of its own, and register it if asked to.
@@ -45,10 +51,11 @@ def run_export(
         trial: Number of a trial; None where a rule is given.
         out: Folder of the artifact, new or empty.
         recovery: How the model is trained before it is exported; None exports what was searched.
+        early_exit: Lets examples leave early whose class is clear by then; None exports without.
         registration: Where the verified artifact is registered; None leaves it a folder.
 
     Raises:
-        UsageError: No such study or trial, or no member that the rule asks for.
+        UsageError: No such study or trial, or no member that the rule asks for; or no early exit can be had or gains.
         RecoveryError: The training failed.
         ArtifactError: The artifact differs from what was searched, or trained; nothing was released.
         RegistryError: MLflow does not answer or does not take the artifact, which stays where it is.
@@ -62,7 +69,7 @@ def run_export(
     uri = None if registration is None else registration.tracking_uri or summary.job.mlflow.tracking_uri
     if uri is not None:
         check_reachable(uri)
-    report = _export(summary, number, storage, out, recovery)
+    report = _export(summary, number, storage, out, recovery, early_exit)
     registered = None
     if registration is not None and uri is not None:
         registered = _register(out, uri, registration)
@@ -78,11 +85,18 @@ def _register(out: Path, uri: str, registration: Registration) -> RegisteredVers
 
 
 def _export(
-    summary: StudySummary, number: int, storage: str, out: Path, recovery: RecoveryOptions | None
+    summary: StudySummary,
+    number: int,
+    storage: str,
+    out: Path,
+    recovery: RecoveryOptions | None,
+    early_exit: EarlyExitOptions | None,
 ) -> ExportReport:
     policy = summary.trial(number).policy
     job = summary.job.model_copy(update={"storage": storage})
     spec = describe(job).spec
+    if early_exit is not None:
+        _check_exit(spec)
     worker = TrialWorker(spec)
     _check_unchanged(summary, worker)
     command = f"paretrim export {shlex.quote(summary.record.name)} --trial {number} --out {shlex.quote(str(out))}"
@@ -92,6 +106,10 @@ def _export(
         found = run_recovery(worker, policy, recovery.apply(job.recovery), tune=recovery.tune)
         worker.adopt(policy, found.model)
         trained = found.report
+    found_exit = None
+    if early_exit is not None:
+        command += early_exit.words
+        found_exit = _plan_exit(worker, policy, early_exit)
     card = partial(render_card, spec=spec, structure=worker.structure, policy=policy, command=command)
     return export_artifact(
         worker,
@@ -103,9 +121,24 @@ def _export(
             out=out.absolute(),
             render_card=card,
             recovery=trained,
+            early_exit=found_exit,
             texts={JOB_FILE: job_text(summary.job)},
         ),
     )
+
+
+def _check_exit(spec: WorkerSpec) -> None:
+    try:
+        check_call(spec)
+    except EarlyExitError as error:
+        raise UsageError(str(error)) from error
+
+
+def _plan_exit(worker: TrialWorker, policy: Policy, options: EarlyExitOptions) -> EarlyExit:
+    try:
+        return plan_early_exit(worker, policy, tolerance=options.tolerance)
+    except EarlyExitError as error:
+        raise UsageError(str(error)) from error
 
 
 def _check_unchanged(summary: StudySummary, worker: TrialWorker) -> None:
@@ -155,5 +188,21 @@ def _result(report: ExportReport, out: Path, explanation: str, registered: Regis
         predicted_size_bytes=report.size_predicted_bytes,
         measured_size_bytes=report.size_file_bytes,
         dense_size_bytes=report.dense_size_bytes,
+        early_exit=_exit_summary(report),
         registered=registered,
+    )
+
+
+def _exit_summary(report: ExportReport) -> ExitSummary | None:
+    if report.early_exit is None:
+        return None
+    forecast, measured = report.early_exit.forecast, report.early_exit.measured
+    return ExitSummary(
+        block=forecast.block,
+        share=measured.shares["holdout"],
+        whole_quality=report.early_exit.whole_metric["holdout"],
+        expected_latency_ms=forecast.expected_ms,
+        mean_latency_ms=measured.mean_ms,
+        whole_mean_latency_ms=measured.whole_mean_ms,
+        dense_mean_latency_ms=measured.dense_mean_ms,
     )

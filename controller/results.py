@@ -307,6 +307,29 @@ class ProfileSummary(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExitSummary(Record):
+    """What an early exit does on the holdout, one example a call.
+
+    Attributes:
+        block: Module after which examples leave.
+        share: Share of examples that leaves there.
+        whole_quality: Metric of the searched model without the exit.
+        expected_latency_ms: Mean latency by the table over the search split.
+        mean_latency_ms: Mean latency measured over holdout examples as long as they are.
+        whole_mean_latency_ms: The same of the model without the exit.
+        dense_mean_latency_ms: The same of the dense model.
+    """
+
+    block: str
+    share: float
+    whole_quality: float
+    expected_latency_ms: float
+    mean_latency_ms: float
+    whole_mean_latency_ms: float
+    dense_mean_latency_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportSummary(Record):
     """A verified artifact beside what the search said of it.
 
@@ -329,6 +352,7 @@ class ExportSummary(Record):
         predicted_size_bytes: Size that the search went by.
         measured_size_bytes: Size of the model file.
         dense_size_bytes: Size of the dense model's parameters.
+        early_exit: What an early exit saves; None where there is none.
     """
 
     study: str
@@ -348,4 +372,5 @@ class ExportSummary(Record):
     measured_size_bytes: int
     dense_size_bytes: int
     unrecovered_quality: float | None = None
+    early_exit: ExitSummary | None = None
     registered: RegisteredVersion | None = None

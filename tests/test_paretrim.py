@@ -64,9 +64,7 @@ def test_functions_hand_on_to_the_services(tmp_path, monkeypatch):
     operations = types.ModuleType("controller.operations")
     operations.run_search = lambda job, on_progress: calls.append(("search", job.name, on_progress(None)))
     operations.load_front = lambda study, storage, *, pick: calls.append(("front", study, storage, pick))
-    operations.run_export = lambda study, storage, *, pick, trial, out, recovery, registration: calls.append(
-        ("export", study, pick, trial, out, recovery, registration)
-    )
+    operations.run_export = lambda study, storage, **more: calls.append(("export", study, more))
     operations.run_profile = lambda model, target, out, on_progress: calls.append(("profile", model, target, out))
     operations.run_sensitivity = lambda job, on_progress, **more: calls.append(("sensitivity", job.name, more))
     operations.run_sweep = lambda job, on_progress, **more: calls.append(("sweep", job.name, more))
@@ -82,11 +80,12 @@ def test_functions_hand_on_to_the_services(tmp_path, monkeypatch):
     paretrim.front("demo", pick="knee")
     paretrim.sensitivity(path, fisher=True, out=str(tmp_path))
     paretrim.sweep(path, keep=(0.5,), max_drop=0.1)
+    unasked = {"recovery": None, "early_exit": None, "registration": None}
     assert calls == [
         ("search", "demo", None),
         ("search", "demo", "told"),
         ("front", "demo", "sqlite:///.paretrim/paretrim.db", None),
-        ("export", "demo", None, 3, tmp_path, None, None),
+        ("export", "demo", {"pick": None, "trial": 3, "out": tmp_path, **unasked}),
         ("profile", "model", "target", tmp_path),
         ("front", "demo", "sqlite:///.paretrim/paretrim.db", "knee"),
         ("sensitivity", "demo", {"measure": False, "fisher": True, "out": tmp_path, "csv": None}),

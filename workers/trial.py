@@ -207,7 +207,7 @@ class TrialWorker:
     def quality_of(self, model: torch.nn.Module, split: Split, measure: QualityMeasure | None = None) -> Quality:
         """Score a model that was assembled, and perhaps trained, outside; None scores what quality is to the worker."""
         evaluator = self.evaluator(split)
-        return evaluator.score(evaluator.run(partial(_run, model)), measure)
+        return evaluator.score(evaluator.run(partial(run_model, model)), measure)
 
     def logits(self, policy: Policy, split: Split) -> Tensor:
         """Logits of a policy's model on a split, in the split's order, as far as the evaluator keeps them."""
@@ -243,7 +243,7 @@ class TrialWorker:
 
     def _forward(self, inputs: Mapping[str, Tensor], examples_per_call: int) -> Tensor:
         if self._trained is not None:
-            return _run(self._trained, inputs, examples_per_call)
+            return run_model(self._trained, inputs, examples_per_call)
         return self._assembler.logits(inputs, examples_per_call)
 
     def _variant(self, unit: Unit, choice: Choice) -> Variant:
@@ -254,7 +254,8 @@ class TrialWorker:
         return self._assembler.model if self._fresh_model else load_model(self.spec.model).model
 
 
-def _run(model: torch.nn.Module, inputs: Mapping[str, Tensor], examples_per_call: int) -> Tensor:
+def run_model(model: torch.nn.Module, inputs: Mapping[str, Tensor], examples_per_call: int) -> Tensor:
+    """Run a model that stands by itself on calls that are stacked along the batch axis, and return its logits."""
     scope_of(model).examples = examples_per_call
     with torch.inference_mode():
         logits: Tensor = model(**inputs).logits

@@ -186,6 +186,15 @@ def render_export(console: Console, report: ExportSummary) -> None:
             f"recovered: {report.metric} on the holdout {report.unrecovered_quality:.4f} before training, "
             f"{report.searched_quality:.4f} after",
         )
+    if report.early_exit is not None:
+        leaving = report.early_exit
+        print_lines(
+            console,
+            f"early exit after {leaving.block}: {leaving.share:.1%} of the holdout leave there; mean latency over its "
+            f"examples {format_ms(leaving.mean_latency_ms)}, without the exit "
+            f"{format_ms(leaving.whole_mean_latency_ms)}, dense {format_ms(leaving.dense_mean_latency_ms)}; "
+            f"{report.metric} without the exit {leaving.whole_quality:.4f}",
+        )
     print_lines(console, f"verified: {report.artifact}", style="green")
     if report.registered is not None:
         render_version(console, report.registered)

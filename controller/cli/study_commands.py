@@ -56,6 +56,15 @@ def export(
         int | None, typer.Option("--epochs", min=1, help="Passes over the training examples.", show_default=False)
     ] = None,
     tune: Annotated[int, typer.Option("--tune", min=1, help="Trainings to choose from.")] = 1,
+    early_exit: Annotated[
+        bool, typer.Option("--early-exit", help="Let examples leave early whose class is clear by then (classifiers).")
+    ] = False,
+    exit_tolerance: Annotated[
+        float | None,
+        typer.Option(
+            "--exit-tolerance", metavar="POINTS", help="Quality that may be lost by that.", show_default="0.5"
+        ),
+    ] = None,
     register: Annotated[
         bool, typer.Option("--register", help="Make it a version of an MLflow model once it is verified.")
     ] = False,
@@ -74,6 +83,7 @@ def export(
     storage: StorageUrl = None,
 ) -> None:
     """Export a policy as a model, and verify it: the model is loaded afresh, scored and timed."""
+    from controller.early_exit_options import DEFAULT_POINTS, EarlyExitOptions
     from controller.job import check_study_name
     from controller.recovery_options import RecoveryOptions
     from controller.registry.names import Registration
@@ -83,9 +93,14 @@ def export(
         raise UsageError('an export takes either --pick or --trial; for example --pick "fastest within 1% quality"')
     if not recover and (epochs is not None or tune > 1):
         raise UsageError("--epochs and --tune say how a model is trained; add --recover")
+    if not early_exit and exit_tolerance is not None:
+        raise UsageError("--exit-tolerance says what an early exit may lose; add --early-exit")
     if not register and not (name is None and alias is None and tracking_uri is None):
         raise UsageError("--name, --alias and --tracking-uri say where a model is registered; add --register")
     recovery = RecoveryOptions(epochs=epochs, tune=tune) if recover else None
+    exit_options = None
+    if early_exit:
+        exit_options = EarlyExitOptions(tolerance_points=DEFAULT_POINTS if exit_tolerance is None else exit_tolerance)
     registration = None
     if register:
         registration = Registration(name=name, alias=alias or CHAMPION, tracking_uri=tracking_uri)
@@ -100,6 +115,7 @@ def export(
             trial=trial,
             out=out,
             recovery=recovery,
+            early_exit=exit_options,
             registration=registration,
         )
     if as_json:

@@ -23,6 +23,7 @@ from controller.cli.render import render_front
 from controller.errors import PreflightError, UsageError
 from controller.job_plan import JobPlan, PlanUnit
 from controller.results import (
+    ExitSummary,
     ExportSummary,
     FailureGroup,
     FrontRow,
@@ -368,12 +369,43 @@ def test_front_and_export_pass_on_what_they_are_told(serve, monkeypatch):
     assert run("export", "demo", "--trial", 7, "--out", "o", "--storage", "sqlite:///x.db").exit_code == 0
     done = run("export", "demo", "--pick", "smallest", "--out", "o", "--json")
     assert json.loads(done.stdout)["artifact"] == "out"
-    unasked = {"recovery": None, "registration": None}
+    unasked = {"recovery": None, "early_exit": None, "registration": None}
     assert calls == [
         ("demo", "sqlite:///env.db", "knee"),
         ("demo", "sqlite:///x.db", {"pick": None, "trial": 7, "out": Path("o"), **unasked}),
         ("demo", "sqlite:///env.db", {"pick": "smallest", "trial": None, "out": Path("o"), **unasked}),
     ]
+
+
+def test_an_early_exit_is_asked_for_in_points_and_shown(serve):
+    from controller.early_exit_options import EarlyExitOptions
+
+    calls = []
+    leaving = ExitSummary(
+        block="bert.encoder.layer.1",
+        share=0.4,
+        whole_quality=0.903,
+        expected_latency_ms=2.9,
+        mean_latency_ms=2.5,
+        whole_mean_latency_ms=3.75,
+        dense_mean_latency_ms=9.0,
+    )
+    serve(
+        run_export=lambda study, storage, **more: (
+            calls.append(more["early_exit"]) or replace(REPORT, early_exit=leaving)
+        )
+    )
+    options = ("export", "demo", "--trial", 7, "--out", "o")
+    done = run(*options, "--early-exit")
+    assert "early exit after bert.encoder.layer.1: 40.0% of the holdout leave there" in " ".join(done.stdout.split())
+    assert run(*options, "--early-exit", "--exit-tolerance", 0).exit_code == 0
+    assert calls == [EarlyExitOptions(tolerance_points=0.5), EarlyExitOptions(tolerance_points=0)]
+    assert calls[0].tolerance == pytest.approx(0.005)
+    assert calls[0].words == " --early-exit --exit-tolerance 0.5"
+    without = run(*options, "--exit-tolerance", 1)
+    assert (without.exit_code, "add --early-exit" in without.stderr) == (ExitCode.USAGE, True)
+    beyond = run(*options, "--early-exit", "--exit-tolerance", 101)
+    assert (beyond.exit_code, "0 to 100 points; got 101" in beyond.stderr) == (ExitCode.USAGE, True)
 
 
 def test_an_export_that_is_not_verified_has_its_own_code(serve):

@@ -10,10 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from evaluators.quality import Outputs
 from evaluators.scores import Costs
 from evaluators.tasks import Example
 from search_spaces.policy import Policy
 from workers.export.compare import describe_deviation, layer_differences
+from workers.export.early_exit.exiting_model import EarlyExit, exiting_forward
+from workers.export.early_exit.record import ExitReport
 from workers.export.huggingface import export_huggingface
 from workers.export.layer_forms import FolderError
 from workers.export.measurement import Measurement, VerifyRequest
@@ -21,7 +24,7 @@ from workers.export.onnx import ExportError, export_onnx
 from workers.export.policy_picture import draw_policy
 from workers.export.recount import count_layers
 from workers.export.report import ExportReport
-from workers.export.verify import verify_in_fresh_process
+from workers.export.verify import WHOLE, verify_in_fresh_process
 from workers.protocol import Split, WorkerSpec
 from workers.recover import RecoveryReport
 from workers.targets import TARGETS
@@ -39,6 +42,8 @@ SPLIT_EXAMPLES_TOLERANCE = 3
 """Examples that may flip within one split, so that opposite gaps of two splits do not make up for each other."""
 COSINE_TOLERANCE = 0.995
 """Smallest cosine between searched and exported logits."""
+WHOLE_FOLDER = "whole"
+"""Beside an artifact with an early exit, the same model without it is written for comparison, and not released."""
 SPLITS = (Split.SEARCH, Split.HOLDOUT)
 """Splits that an artifact is scored on."""
 
@@ -59,6 +64,7 @@ class ExportRequest:
         out: Folder of the artifact; it must not exist, or be empty.
         render_card: Writes the model card from the report.
         recovery: What training did to the model that the worker has adopted for the policy; None without it.
+        early_exit: Where examples leave the model whose class is clear by then; None for nowhere.
         texts: Further files that go along, name to content.
     """
 
@@ -69,6 +75,7 @@ class ExportRequest:
     out: Path
     render_card: Callable[[ExportReport], str]
     recovery: RecoveryReport | None = None
+    early_exit: EarlyExit | None = None
     texts: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -98,12 +105,12 @@ def export_artifact(worker: TrialWorker, request: ExportRequest) -> ExportReport
     ):
         folder = Path(made) / "artifact"
         folder.mkdir()
-        written = _write_files(worker, request.policy, folder)
+        written = _write_files(worker, request, folder)
         for name, text in request.texts.items():
             (folder / name).write_text(text, encoding="utf-8")
         measured = verify_in_fresh_process(_verify_request(worker, request, folder, Path(scratch), written))
         report = _report(worker, request, written, measured).model_copy(update={"files": file_digests(folder)})
-        _check(worker, request.policy, report, folder)
+        _check(worker, request.policy, report, folder if request.early_exit is None else Path(scratch) / WHOLE_FOLDER)
         (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(request.render_card(report), encoding="utf-8")
         folder.replace(request.out)
@@ -129,8 +136,9 @@ class _Written:
     folder_obstacle: str | None = None
 
 
-def _write_files(worker: TrialWorker, policy: Policy, folder: Path) -> _Written:
+def _write_files(worker: TrialWorker, request: ExportRequest, folder: Path) -> _Written:
     """Write the target's form and, where it is another, the Hugging Face form beside it."""
+    policy = request.policy
     form, model = _form(worker), worker.model_of(policy)
     try:
         summary = export_huggingface(model, policy, folder, processor=worker.processor)
@@ -141,9 +149,14 @@ def _write_files(worker: TrialWorker, policy: Policy, folder: Path) -> _Written:
         written = _Written(folder_loader=None, folder_obstacle=str(error))
         _write_settings(worker, policy, folder)
     if form is ExportForm.ONNX:
-        export_onnx(model, worker.task, worker.task.collate(_two_examples(worker)), folder / ONNX_FILE)
+        _write_onnx(worker, policy, folder, request.early_exit)
     (folder / "policy.svg").write_text(draw_policy(worker.structure, policy), encoding="utf-8")
     return written
+
+
+def _write_onnx(worker: TrialWorker, policy: Policy, folder: Path, early_exit: EarlyExit | None = None) -> None:
+    model, traced = worker.model_of(policy), worker.task.collate(_two_examples(worker))
+    export_onnx(model, worker.task, traced, folder / ONNX_FILE, early_exit=early_exit)
 
 
 def _write_settings(worker: TrialWorker, policy: Policy, folder: Path) -> None:
@@ -170,18 +183,21 @@ def _verify_request(
     import numpy as np
 
     searched = {}
-    for split in SPLITS:
-        outputs = worker.outputs(request.policy, split)
-        searched[split.value] = outputs.logits_MC.numpy()
-        searched[f"{split.value}_scores"] = outputs.per_example_N.numpy()
+    for name, outputs in _searched(worker, request):
+        searched[name] = outputs.logits_MC.numpy()
+        searched[f"{name}_scores"] = outputs.per_example_N.numpy()
     np.savez(scratch / "logits.npz", allow_pickle=False, **searched)
+    whole = None
+    if request.early_exit is not None:
+        whole = scratch / WHOLE_FOLDER
+        whole.mkdir()
+        _write_onnx(worker, request.policy, whole)
     form, dense, dense_policy = _form(worker), scratch / "dense", worker.space.dense_policy()
     dense.mkdir()
-    model = worker.model_of(dense_policy)
     if form is ExportForm.ONNX:
-        export_onnx(model, worker.task, worker.task.collate(_two_examples(worker)), dense / ONNX_FILE)
+        _write_onnx(worker, dense_policy, dense)
     else:
-        export_huggingface(model, dense_policy, dense)
+        export_huggingface(worker.model_of(dense_policy), dense_policy, dense)
     spec = request.spec
     length = workload_of(spec.target, worker.structure).sequence_length
     return VerifyRequest(
@@ -198,6 +214,29 @@ def _verify_request(
         logits=scratch / "logits.npz",
         dense=dense,
         folder_too=form is ExportForm.ONNX and written.folder_loader is not None,
+        whole=whole,
+    )
+
+
+def _searched(worker: TrialWorker, request: ExportRequest) -> Iterator[tuple[str, Outputs]]:
+    """What the artifact should answer on each split; with an early exit also what the model without it does."""
+    for split in SPLITS:
+        outputs, name = worker.outputs(request.policy, split), split.value
+        if request.early_exit is not None:
+            yield f"{WHOLE}{name}", outputs
+            forward = exiting_forward(worker.model_of(request.policy), request.early_exit)
+            outputs = worker.evaluator(split).run(forward)
+        yield name, outputs
+
+
+def _exit_report(worker: TrialWorker, request: ExportRequest, measured: Measurement) -> ExitReport | None:
+    if request.early_exit is None or measured.early_exit is None:
+        return None
+    outputs = {split: worker.outputs(request.policy, split) for split in SPLITS}
+    return ExitReport(
+        forecast=request.early_exit.forecast,
+        whole_metric={split.value: float(found.per_example_N.double().mean()) for split, found in outputs.items()},
+        measured=measured.early_exit,
     )
 
 
@@ -246,11 +285,13 @@ def _report(worker: TrialWorker, request: ExportRequest, written: _Written, meas
         metric_tolerance=max(METRIC_TOLERANCE, min(MOST_TOLERANCE, EXAMPLES_TOLERANCE / examples)),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         recovery=request.recovery,
+        early_exit=_exit_report(worker, request, measured),
     )
 
 
 def _check(worker: TrialWorker, policy: Policy, report: ExportReport, folder: Path) -> None:
-    wrong = [*_quality_problems(report), *_file_problems(worker, policy, report)]
+    """Refuse an artifact that is not what was searched; the folder has the file whose layers are compared then."""
+    wrong = [*_quality_problems(report), *_exit_problems(report), *_file_problems(worker, policy, report)]
     if not wrong:
         return
     if report.form is ExportForm.ONNX:
@@ -282,6 +323,18 @@ def _quality_problems(report: ExportReport) -> Iterator[str]:
             )
         if not split.cosine >= COSINE_TOLERANCE:
             yield f"logits {place} have a cosine of {split.cosine:.4f}, below {COSINE_TOLERANCE}"
+
+
+def _exit_problems(report: ExportReport) -> Iterator[str]:
+    """Who leaves early in the artifact, against who left in the search."""
+    if report.early_exit is None:
+        return
+    forecast, share = report.early_exit.forecast, report.early_exit.measured.shares[Split.SEARCH.value]
+    most = max(METRIC_TOLERANCE, SPLIT_EXAMPLES_TOLERANCE / forecast.examples)
+    if not abs(share - forecast.share) <= most:
+        yield (
+            f"{share:.4f} of the search split leave early, searched {forecast.share:.4f}, more than {most:.4f} apart"
+        )
 
 
 def _file_problems(worker: TrialWorker, policy: Policy, report: ExportReport) -> Iterator[str]:

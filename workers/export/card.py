@@ -33,6 +33,7 @@ def render_card(
         _summary(report, spec),
         _table(report),
         *_recovery(report),
+        *_early_exit(report),
         *_classes(report),
         "## Policy\n",
         "![What each unit keeps, and in which format](policy.svg)\n",
@@ -194,6 +195,39 @@ def _recovery(report: ExportReport) -> list[str]:
         "## Recovery\n",
         f"Trained for {found.best_step} of {found.steps} steps on {found.examples} examples, in the formats that ship: "
         f"{report.metric} as searched to {report.metric} as trained: {splits}.\n",
+    ]
+
+
+def _early_exit(report: ExportReport) -> list[str]:
+    """Where examples leave, how many, and what that saves."""
+    if report.early_exit is None:
+        return []
+    promise, found, whole = report.early_exit.forecast, report.early_exit.measured, report.early_exit.whole_metric
+    searched, holdout = report.splits["search"], report.splits["holdout"]
+    rows = [
+        ("", "search split, by the table", "holdout split, measured"),
+        ("---", "---:", "---:"),
+        ("share that leaves early", f"{promise.share:.1%}", f"{found.shares['holdout']:.1%}"),
+        (report.metric, f"{searched.metric:.4f}", f"{holdout.metric:.4f}"),
+        (f"{report.metric} without the exit", f"{whole['search']:.4f}", f"{whole['holdout']:.4f}"),
+        ("mean latency, ms", f"{promise.expected_ms:.3f}", f"{found.mean_ms:.3f}"),
+        ("mean latency without the exit, ms", f"{promise.whole_ms:.3f}", f"{found.whole_mean_ms:.3f}"),
+        (
+            "mean latency of the dense model, ms",
+            f"{report.dense_latency_predicted_ms:.3f}",
+            f"{found.dense_mean_ms:.3f}",
+        ),
+    ]
+    return [
+        "## Early exit\n",
+        f"An example leaves after block {promise.blocks_run} of {promise.blocks} (`{_plain(promise.block)}`) where the "
+        f"classes there have an entropy of at most {promise.threshold_nats:.4f} nats. The exit was fitted to what the "
+        f"model itself answers on {promise.fitted_examples} calibration examples, the threshold to the search split.\n",
+        "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n",
+        f"Measured over {found.examples} holdout examples as long as they are, one a call; the table's times are for "
+        f"{report.sequence_length} tokens. Output `left_early` says whether a call left; a call of several examples "
+        "leaves when all of them are clear. The latency further up is that of an example that goes through the whole "
+        "model; the Hugging Face form has no exit.\n",
     ]
 
 

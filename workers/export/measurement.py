@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from workers.data import DataConfig
+from workers.export.early_exit.record import ExitMeasurement
 from workers.protocol import Split
 
 _CONFIG = ConfigDict(frozen=True, extra="forbid")
@@ -27,9 +28,12 @@ class VerifyRequest(BaseModel):
         sequence_length: Tokens of an example in the timed call.
         threads: Threads of the runtime.
         measurement: File that the measurement is written to.
-        logits: File (npz) with the searched logits by split, and the scores of all examples by "<split>_scores".
+        logits: File (npz) with the searched logits by split, and the scores of all examples by "<split>_scores"; of the
+            model without its early exit, which is what a Hugging Face form holds, by "whole_<split>" likewise.
         dense: Folder of the dense model in the same form, timed in turn with the artifact; None leaves that out.
         folder_too: Whether the Hugging Face form, which lies beside the target's own, is scored too.
+        whole: Folder of the same model without its early exit, which the timed call goes through; `dense` is given
+            too. None where the artifact has no exit.
     """
 
     model_config = _CONFIG
@@ -47,6 +51,7 @@ class VerifyRequest(BaseModel):
     logits: Path
     dense: Path | None = None
     folder_too: bool = False
+    whole: Path | None = None
 
 
 class SplitMeasurement(BaseModel):
@@ -155,6 +160,7 @@ class Measurement(BaseModel):
         loaded_bytes: Resident memory that loading the artifact and running it took.
         peak_memory_bytes: Largest resident memory of the process until then.
         runtime: Name and version of the runtime.
+        early_exit: Who leaves early, and what that saves; None where there is no exit.
     """
 
     model_config = _CONFIG
@@ -172,3 +178,4 @@ class Measurement(BaseModel):
     loaded_bytes: int
     peak_memory_bytes: int
     runtime: str
+    early_exit: ExitMeasurement | None = None

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from evaluators.tasks import Task
 from workers.export.compare import name_layer_outputs
+from workers.export.early_exit.branch import TRACED_OUTPUTS, branch_at_exit
+from workers.export.early_exit.exiting_model import EarlyExit, ExitingModel
 from workers.export.onnx_failure import find_obstacle
 from workers.export.onnx_layers import OPSET, onnx_layers
 
@@ -35,7 +37,9 @@ class _Logits(nn.Module):
         return logits
 
 
-def export_onnx(model: nn.Module, task: Task, inputs: Mapping[str, Tensor], path: Path) -> None:
+def export_onnx(
+    model: nn.Module, task: Task, inputs: Mapping[str, Tensor], path: Path, *, early_exit: EarlyExit | None = None
+) -> None:
     """Write a model as ONNX, opset 20, with dynamic axes as the task names them.
 
     Args:
@@ -43,13 +47,14 @@ def export_onnx(model: nn.Module, task: Task, inputs: Mapping[str, Tensor], path
         task: Says which axes vary.
         inputs: A batch of at least two examples, by input name; only shapes and types are used.
         path: The file to write.
+        early_exit: Where calls leave whose examples are clear by then; None writes the model as it is.
 
     Raises:
         ExportError: An operator has no ONNX form; the message carries the exporter's own.
     """
     names = tuple(inputs)
     axes = {name: dict.fromkeys(task.dynamic_axes[name], torch.export.Dim.DYNAMIC) for name in names}
-    wrapped = _Logits(model, names).eval()
+    wrapped = (_Logits(model, names) if early_exit is None else ExitingModel(model, names, early_exit)).eval()
     with onnx_layers(model), _quiet(), torch.no_grad():
         try:
             program: Any = torch.onnx.export(
@@ -59,7 +64,7 @@ def export_onnx(model: nn.Module, task: Task, inputs: Mapping[str, Tensor], path
                 opset_version=OPSET,
                 dynamic_shapes=(tuple(axes.values()),),
                 input_names=list(names),
-                output_names=["logits"],
+                output_names=["logits"] if early_exit is None else list(TRACED_OUTPUTS),
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
@@ -71,6 +76,16 @@ def export_onnx(model: nn.Module, task: Task, inputs: Mapping[str, Tensor], path
         _strip(program.model)
         keep_sums_apart(program.model)
         program.save(str(path))
+    if early_exit is not None:
+        _branch(path)
+
+
+def _branch(path: Path) -> None:
+    import onnx
+
+    found = onnx.load(path)
+    branch_at_exit(found)
+    onnx.save(found, path)
 
 
 def _strip(model: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from workers.export.early_exit.branch import graphs_of
 from workers.export.layer_codecs import encode_layer
 from workers.export.layer_forms import LayerForm
 from workers.export.loading import load_folder, weights_file
@@ -49,11 +50,12 @@ def count_files(folder: Path, form: ExportForm) -> WeightCount:
 def _count_onnx(folder: Path) -> WeightCount:
     import onnx
 
-    graph = onnx.load(folder / ONNX_FILE).graph
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    graphs = list(graphs_of(onnx.load(folder / ONNX_FILE).graph))
+    tensors = {tensor.name: tensor for graph in graphs for tensor in graph.initializer}
+    nodes = [node for graph in graphs for node in graph.node]
     return WeightCount(
         bytes=sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in tensors.values()),
-        quantized=_named(_onnx_layers(graph.node, {name: tuple(tensor.dims) for name, tensor in tensors.items()})),
+        quantized=_named(_onnx_layers(nodes, {name: tuple(tensor.dims) for name, tensor in tensors.items()})),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from workers.export.early_exit.record import ExitReport
 from workers.export.measurement import ClassReport, SplitMeasurement, Throughput, WeightCount
 from workers.recover import RecoveryReport
 from workers.targets.base import ExportForm
@@ -36,14 +37,15 @@ class ExportReport(BaseModel):
         latency_low_ms: Lower bound by the correction's error.
         latency_high_ms: Upper bound.
         dense_latency_predicted_ms: Prediction for the dense model.
-        latency_measured_ms: Median of the artifact in a process of its own.
+        latency_measured_ms: Median of the artifact in a process of its own; where it has an early exit, of the model
+            without it, whose call takes the same path whatever the example.
         latency_p99_ms: 99th percentile.
         dense_latency_measured_ms: Median of the dense model as ONNX, in turn with the artifact.
         latency_error: (measured - predicted) / predicted.
         size_predicted_bytes: Parameters as stored.
         size_file_bytes: Size of the files that the target's runtime reads.
         dense_size_bytes: Parameters of the dense model.
-        throughput: Under concurrent load.
+        throughput: Under concurrent load, of the same file as the latency.
         weights: Counted from the files.
         loaded_bytes: Resident memory that loading the artifact and running it took.
         peak_memory_bytes: Largest resident memory of the process that did.
@@ -55,6 +57,7 @@ class ExportReport(BaseModel):
         metric_tolerance: Largest gap of the metric that was allowed, as a fraction.
         created: Time of the export, UTC.
         recovery: What training did to the model, which then stands for the searched one; None without it.
+        early_exit: Where examples leave whose class is clear by then, and what that saves; None where none do.
         files: SHA-256 of every other file as it was verified, by name; the card is not among them.
     """
 
@@ -97,4 +100,5 @@ class ExportReport(BaseModel):
     metric_tolerance: float
     created: str
     recovery: RecoveryReport | None = None
+    early_exit: ExitReport | None = None
     files: Mapping[str, str] = {}

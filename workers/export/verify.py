@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workers.export.early_exit.record import ExitMeasurement
 from workers.export.measurement import ClassReport, Measurement, SplitMeasurement, VerifyRequest
 from workers.export.throughput import clients_for, measure_throughput
 from workers.protocol import Split
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from evaluators.tasks import Task
     from workers.data import Splits
 
+WHOLE = "whole_"
+"""Stands in front of a split's name where outputs are of the model without its early exit."""
 _ROUNDS = 5
 _RUNS_A_ROUND = 40
 
@@ -82,11 +85,13 @@ def measure(request: VerifyRequest) -> Measurement:
     scoring = _Scoring(request, task, splits)
     found = {split.value: scoring.compare(running.logits, split) for split in request.splits}
     classes = scoring.classes()
-    folder = scoring.compare(_folder_logits(request.artifact), request.splits[-1]) if request.folder_too else None
-    models = [running] if request.dense is None else [running, device.open(request.dense)]
+    folder = _score_folder(request, scoring) if request.folder_too else None
+    timed = request.artifact if request.whole is None else request.whole
+    models = [running if request.whole is None else device.open(request.whole)]
+    models += [] if request.dense is None else [device.open(request.dense)]
     timing = _time_in_turn(models, inputs)
     throughput = measure_throughput(
-        lambda: partial(device.open(request.artifact).logits, inputs),
+        lambda: partial(device.open(timed).logits, inputs),
         clients=clients_for(request.threads),
         examples=request.batch,
     )
@@ -104,7 +109,23 @@ def measure(request: VerifyRequest) -> Measurement:
         loaded_bytes=loaded,
         peak_memory_bytes=peak,
         runtime=running.runtime,
+        early_exit=None if request.whole is None else _measure_exit(request, task, splits, [running, *models]),
     )
+
+
+def _score_folder(request: VerifyRequest, scoring: _Scoring) -> SplitMeasurement:
+    """Score the Hugging Face form, which has no early exit."""
+    known = "" if request.whole is None else WHOLE
+    return scoring.compare(_folder_logits(request.artifact), request.splits[-1], known=known)
+
+
+def _measure_exit(
+    request: VerifyRequest, task: Task, splits: Splits, models: Sequence[RunningModel]
+) -> ExitMeasurement:
+    from workers.export.early_exit.measure import measure_exit
+
+    by_name = {split.value: getattr(splits, split.value) for split in request.splits}
+    return measure_exit(models, request.artifact, task, by_name, threads=request.threads)
 
 
 class _Scoring:
@@ -120,8 +141,16 @@ class _Scoring:
         self._request, self._task, self._splits = request, task, splits
         self._last: tuple[Split, Outputs] | None = None
 
-    def compare(self, logits: Callable[[Mapping[str, Tensor]], Tensor], split: Split) -> SplitMeasurement:
-        """Score a model on a split, call by call as it is deployed."""
+    def compare(
+        self, logits: Callable[[Mapping[str, Tensor]], Tensor], split: Split, *, known: str = ""
+    ) -> SplitMeasurement:
+        """Score a model on a split, call by call as it is deployed.
+
+        Args:
+            logits: The model.
+            split: The split.
+            known: What stands in front of the split's name where the searched outputs lie.
+        """
         import numpy as np
         import torch
 
@@ -132,8 +161,8 @@ class _Scoring:
         self._last = split, outputs
         with np.load(self._request.logits) as searched:
             expected = Outputs(
-                per_example_N=torch.from_numpy(searched[f"{split.value}_scores"]),
-                logits_MC=torch.from_numpy(searched[split.value]),
+                per_example_N=torch.from_numpy(searched[f"{known}{split.value}_scores"]),
+                logits_MC=torch.from_numpy(searched[f"{known}{split.value}"]),
                 seconds=0.0,
             )
         return _compare(evaluator, expected, outputs)

@@ -249,7 +249,7 @@ class TestNothingIsReleased:
 
     @pytest.fixture(autouse=True)
     def exported_before(self, exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
-        def copy(model: torch.nn.Module, _task: object, _inputs: object, path: Path) -> None:
+        def copy(model: torch.nn.Module, _task: object, _inputs: object, path: Path, **_more: object) -> None:
             shutil.copy(exported.dense if path.parent.name == "dense" else exported.mixed, path)
 
         monkeypatch.setattr(artifact, "export_onnx", copy)
@@ -279,7 +279,7 @@ class TestNothingIsReleased:
     def test_where_the_file_does_not_load(
         self, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(artifact, "export_onnx", lambda _m, _t, _i, path: path.write_bytes(b"no model"))
+        monkeypatch.setattr(artifact, "export_onnx", lambda _m, _t, _i, path, **_more: path.write_bytes(b"no model"))
         with pytest.raises(VerifyError, match=r"in a process of its own \(exit code 1\):(.|\n)*model\.onnx"):
             export_artifact(exported.worker, _request(exported, tmp_path / "out"))
         assert not list(tmp_path.iterdir())
@@ -287,7 +287,7 @@ class TestNothingIsReleased:
     def test_where_the_export_is_interrupted(
         self, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def interrupt(_model: object, _task: object, _inputs: object, path: Path) -> None:
+        def interrupt(_model: object, _task: object, _inputs: object, path: Path, **_more: object) -> None:
             path.write_bytes(b"half")
             raise KeyboardInterrupt
 
