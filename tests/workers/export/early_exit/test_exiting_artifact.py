@@ -174,6 +174,8 @@ print(json.dumps([logits.tolist(), bool(left)]))
     assert isinstance(left, bool)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("planned", ["tiny_image"], indirect=True, scope="module")
 def test_nothing_is_released_where_others_leave_than_were_searched(
     planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
