@@ -65,26 +65,27 @@ def choose_exit(
         candidates: Blocks on offer, in the model's order.
         whole_score_N: Metric of the whole model on each example.
         whole_ms: Latency of the model without an exit.
-        tolerance: Loss of the mean metric that is allowed, 0 to 1.
+        tolerance: Loss of the mean metric that is allowed, 0 to 1; examples that gain do not make up for others.
 
     Returns:
         None where no exit within the tolerance saves `LEAST_GAIN` of the latency.
     """
-    least = whole_score_N.mean() - tolerance - _ROUNDING
-    found = [choice for candidate in candidates for choice in _best_of(candidate, whole_score_N, least)]
+    found = [choice for candidate in candidates for choice in _best_of(candidate, whole_score_N, tolerance)]
     best = min(found, key=lambda choice: (choice.expected_ms, -choice.quality), default=None)
     return None if best is None or best.expected_ms > (1 - LEAST_GAIN) * whole_ms else best
 
 
-def _best_of(candidate: Candidate, whole_score_N: Floats, least: float) -> Sequence[Choice]:
+def _best_of(candidate: Candidate, whole_score_N: Floats, tolerance: float) -> Sequence[Choice]:
     """The exit of one block that the most examples leave by, if there is one."""
     order_N = candidate.entropy_N.argsort(kind="stable")
     entropy_N, count = candidate.entropy_N[order_N], len(order_N)
-    gained_N = (candidate.score_N - whole_score_N)[order_N].cumsum()
-    quality_K = whole_score_N.mean() + gained_N / count
+    change_N = (candidate.score_N - whole_score_N)[order_N]
+    quality_K = whole_score_N.mean() + change_N.cumsum() / count
+    # What a head answers better than the whole model is luck of these examples, and makes up for nothing.
+    lost_K = -change_N.clip(max=0).cumsum() / count
     # Equal entropies leave together.
     is_last_K = np.append(entropy_N[1:] > entropy_N[:-1], True)
-    allowed = np.flatnonzero(is_last_K & (quality_K >= least))
+    allowed = np.flatnonzero(is_last_K & (lost_K <= tolerance + _ROUNDING))
     if not len(allowed):
         return ()
     place = int(allowed[-1])

@@ -25,9 +25,9 @@ def naive(candidates, whole, tolerance):
     for candidate in candidates:
         for threshold in candidate.entropy_N:
             leaves = candidate.entropy_N <= threshold
-            quality = np.where(leaves, candidate.score_N, whole).mean()
+            lost = sum(max(w - s, 0) for leaf, s, w in zip(leaves, candidate.score_N, whole, strict=True) if leaf)
             expected = np.where(leaves, candidate.early_ms, candidate.late_ms).mean()
-            if quality >= whole.mean() - tolerance - 1e-9:
+            if lost / len(whole) <= tolerance + 1e-9:
                 best = expected if best is None else min(best, expected)
     return best
 
@@ -65,3 +65,11 @@ def test_an_exit_that_gains_less_than_a_branch_costs_is_none():
         block="b", entropy_N=np.arange(100.0), score_N=np.r_[1.0, np.zeros(99)], early_ms=1.0, late_ms=4.0
     )
     assert choose_exit([candidate], np.ones(100), whole_ms=4.0, tolerance=0.0) is None
+
+
+def test_luck_on_some_examples_does_not_pay_for_losses_on_others():
+    whole = np.r_[np.zeros(5), np.ones(5)]
+    candidate = Candidate(block="b", entropy_N=np.arange(10.0), score_N=1 - whole, early_ms=1.0, late_ms=4.0)
+    choice = choose_exit([candidate], whole, whole_ms=4.0, tolerance=0.1)
+    assert choice is not None
+    assert (choice.share, choice.quality) == (pytest.approx(0.6), pytest.approx(0.9))
