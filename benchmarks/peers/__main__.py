@@ -44,6 +44,7 @@ from controller.search import run_search
 from controller.storage.engine import open_database
 from controller.storage.repository import Repository
 from controller.study_summary import load_front, summarise
+from evaluators.scores import QualityMeasure
 
 _ENVIRONMENTS = Path(".paretrim/peers")
 _Make = Callable[[Material], Sequence[Contestant | Absent]]
@@ -84,6 +85,8 @@ def _job(arguments: argparse.Namespace, folder: Path) -> JobSpec:
     if arguments.study is not None:
         found = summarise(Repository(open_database(arguments.study)), job.name).job
         return found.model_copy(update={"storage": arguments.study})
+    # Accuracy on the few hundred examples of the search half rewards luck.
+    job = job.model_copy(update={"quality": QualityMeasure.FIDELITY})
     if arguments.trials is None:
         return job
     return job.model_copy(update={"search": job.search.model_copy(update={"trials": arguments.trials})})
