@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import BaseModel, ValidationError
 
 from controller.cli.errors import reports_errors
-from controller.cli.options import AsJson
+from controller.cli.options import AsJson, checked
 from controller.cli.text import print_json, stderr_console, stdout_console, stdout_for_results
 from controller.errors import UsageError
-from controller.problems import JobError, describe_errors
 
 if TYPE_CHECKING:
     from controller.job import JobSpec
     from workers.model import ModelConfig
-
-M = TypeVar("M", bound=BaseModel)
 
 Model = Annotated[
     str | None, typer.Option("--model", help="Local folder or Hugging Face id.", show_default="the job's")
@@ -79,7 +75,7 @@ def profile(
             got = "neither" if model is None else f"--model {model} without --out FILE"
             raise UsageError(f"a profile takes --space JOB, or --model and --out; got {got}")
         model_config = _model_config(model, revision, task)
-        target_config = _checked(TargetConfig, given)
+        target_config = checked(TargetConfig, given)
     from controller import operations
     from controller.cli.progress import ProgressView
     from controller.cli.render import render_profile
@@ -134,7 +130,7 @@ def _job(path: Path, model: str | None, target: dict[str, Any]) -> JobSpec:
     from workers.targets.base import TargetConfig
 
     job = load_job(path)
-    config = _checked(TargetConfig, {**job.target.model_dump(), **target})
+    config = checked(TargetConfig, {**job.target.model_dump(), **target})
     known = job.model if model is None else job.model.model_copy(update={"id": model})
     return job.model_copy(update={"target": config, "model": known})
 
@@ -142,11 +138,4 @@ def _job(path: Path, model: str | None, target: dict[str, Any]) -> JobSpec:
 def _model_config(model: str, revision: str | None, task: str) -> ModelConfig:
     from workers.model import ModelConfig
 
-    return _checked(ModelConfig, {"id": model, "revision": revision, "task": task})
-
-
-def _checked(kind: type[M], values: dict[str, Any]) -> M:
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise JobError("the command line", describe_errors(error.errors(include_url=False), kind)) from None
+    return checked(ModelConfig, {"id": model, "revision": revision, "task": task})
