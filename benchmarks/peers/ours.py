@@ -13,6 +13,7 @@ from benchmarks.peers.contestant import Contestant, Side
 from benchmarks.peers.material import Material
 from controller.export import run_export
 from controller.results import FrontRow
+from workers.export.artifact import ArtifactError
 from workers.export.onnx import export_onnx
 
 
@@ -34,7 +35,7 @@ def spread(front: Sequence[FrontRow], count: int) -> list[FrontRow]:
 def export_members(
     study: str, storage: str, rows: Sequence[FrontRow], folder: Path, *, searched_in_s: float
 ) -> list[Contestant]:
-    """Export members of a study's front.
+    """Export members of a study's front; one that its verification refuses is left out.
 
     Args:
         study: Name of the study.
@@ -47,7 +48,12 @@ def export_members(
     for row in rows:
         started = time.perf_counter()
         artifact = folder / f"artifact-{row.trial}"
-        summary = run_export(study, storage, pick=None, trial=row.trial, out=artifact)
+        try:
+            summary = run_export(study, storage, pick=None, trial=row.trial, out=artifact)
+        except ArtifactError as error:
+            # What the product would not release does not compete.
+            sys.stderr.write(f"ours: {row.name} was refused: {error}\n")
+            continue
         sys.stderr.write(f"ours: {row.name} exported, {summary.measured_latency_ms:.2f} ms\n")
         members.append(
             Contestant(
