@@ -71,6 +71,7 @@ def searched_by_fidelity(tiny_text, tmp_path_factory):
     return folder, json.loads(run("search", job, "--json", cwd=folder).stdout)
 
 
+@pytest.mark.slow
 def test_a_search_by_fidelity_reports_the_metric_on_the_holdout(searched_by_fidelity):
     folder, result = searched_by_fidelity
     assert (result["metric"], result["task_metric"]) == ("fidelity", "accuracy")
@@ -93,6 +94,7 @@ def test_a_search_by_fidelity_reports_the_metric_on_the_holdout(searched_by_fide
     assert "accuracy on holdout" in (folder / "reports" / "tiny" / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_search_by_fidelity_goes_on_as_it_began(searched_by_fidelity, tiny_text):
     folder, before = searched_by_fidelity
     after = json.loads(run("search", "job.yaml", "--json", cwd=folder).stdout)
@@ -104,6 +106,7 @@ def test_a_search_by_fidelity_goes_on_as_it_began(searched_by_fidelity, tiny_tex
     assert 'job.quality: "fidelity" before, now "metric"' in done.stderr
 
 
+@pytest.mark.slow
 def test_a_pick_by_fidelity_is_verified_by_the_metric(searched_by_fidelity):
     folder, result = searched_by_fidelity
     options = ["--storage", f"sqlite:///{folder}/paretrim.db", "--json"]
@@ -115,6 +118,7 @@ def test_a_pick_by_fidelity_is_verified_by_the_metric(searched_by_fidelity):
     assert report["exported_quality"] == pytest.approx(report["searched_quality"], abs=0.04)
 
 
+@pytest.mark.slow
 def test_search_again_answers_from_the_database(searched):
     folder, before = searched
     after = json.loads(run("search", "job.yaml", "--json", cwd=folder).stdout)
@@ -158,6 +162,7 @@ def test_a_pick_is_exported_and_verified(searched):
     assert "holds something" in again.stderr
 
 
+@pytest.mark.slow
 def test_sensitivity_and_sweep_go_on_from_the_search(searched):
     folder, _ = searched
     done = run("sensitivity", "job.yaml", "--measure", "--out", "units", "--json", cwd=folder)
@@ -193,6 +198,7 @@ def test_a_changed_space_is_refused_with_the_difference(searched, tiny_text):
     assert "keep" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_goes_on_and_loses_nothing(tiny_image, tmp_path):
     space = {"keep": [1.0, 0.75, 0.5, 0.25, 0.0], "formats": ["fp32", "w8a8"]}
     many = {"sampler": "random", "trials": 3000, "parallel": 2}
@@ -237,6 +243,7 @@ def test_an_export_from_changed_data_is_refused(searched):
     assert not (folder / "other-data").exists()
 
 
+@pytest.mark.slow
 def test_a_search_over_energy_and_memory_reports_both(tiny_text, tmp_path):
     objectives = ["quality", "energy_mj", "peak_memory_bytes"]
     search = {"sampler": "frontier", "trials": 6}
