@@ -23,8 +23,8 @@ from controller.stages import Stages
 from controller.storage.engine import open_database
 from controller.storage.records import StudyRecord, StudyState, TrialRecord, TrialRole, TrialState
 from controller.storage.repository import Repository
-from controller.study import Study
-from controller.study_config import Origin, StudyConfig, check_same_study
+from controller.study import Study, open_record
+from controller.study_config import Origin, StudyConfig
 from controller.study_summary import StudySummary, summarise
 from controller.target_change import TargetChange, differences
 from evaluators.scores import QualityMeasure
@@ -190,7 +190,7 @@ def _score(move: _Move, stages: Stages) -> StudyRecord:
     trials = list(move.carried.trials) if found is None else repository.trials(found.id)
     taken = counted((trial for trial in trials if trial.number < link.trials), _examples(move.origin))
     config = _config(move, link, trials=taken + move.evaluations)
-    record = _taken(repository, found, config, move.carried)
+    record = open_record(config, repository, lambda: move.carried.trials)
     left = move.evaluations - sum(is_new(trial, link) for trial in trials)
     again = to_score_again(trials, job.objectives, job.constraints, config.chance_quality, most=left)
     for number, policy in enumerate(again, start=len(trials)):
@@ -225,22 +225,6 @@ def _known_link(found: StudyRecord, wanted: Origin) -> Origin:
             "another name: --name"
         )
     return link
-
-
-def _taken(repository: Repository, found: StudyRecord | None, config: StudyConfig, carried: CarriedOver) -> StudyRecord:
-    """The study in the database, under this controller's fence."""
-    if found is not None:
-        check_same_study(found, config)
-        return repository.take_over(config.name, job_digest=config.job_digest, job=config.job)
-    return repository.create_study(
-        name=config.name,
-        job_digest=config.job_digest,
-        job=config.job,
-        fixed_json=config.fixed_json,
-        space_digest=config.space_digest,
-        objectives=[str(objective) for objective in config.objectives],
-        trials=carried.trials,
-    )
 
 
 def _keep_dense(move: _Move) -> None:

@@ -122,20 +122,7 @@ class Study:
             DenseModelError: The study exists, and its dense model is no better than chance.
             RegistryError: The sampler is unknown.
         """
-        found = repository.find_study(config.name)
-        if found is not None:
-            check_same_study(found, config)
-            record = repository.take_over(config.name, job_digest=config.job_digest, job=config.job)
-            return cls(config, repository, record, cost_of, on_finished)
-        record = repository.create_study(
-            name=config.name,
-            job_digest=config.job_digest,
-            job=config.job,
-            fixed_json=config.fixed_json,
-            space_digest=config.space_digest,
-            objectives=[str(objective) for objective in config.objectives],
-            trials=first_trials(config.space, cost_of, first, most=config.trials),
-        )
+        record = open_record(config, repository, lambda: first_trials(config.space, cost_of, first, most=config.trials))
         return cls(config, repository, record, cost_of, on_finished)
 
     @property
@@ -392,3 +379,31 @@ class Study:
             except DenseModelError:
                 self.stop()
                 raise
+
+
+def open_record(
+    config: StudyConfig, repository: Repository, trials: Callable[[], Sequence[TrialRecord]]
+) -> StudyRecord:
+    """Create the study in the database, or take the one of that name over, under a fence of its own.
+
+    Args:
+        config: What to search.
+        repository: The database.
+        trials: Gives the trials that a new study begins with; not called for one that exists.
+
+    Raises:
+        StudyConflictError: The study exists, and its trials were scored on something else.
+    """
+    found = repository.find_study(config.name)
+    if found is not None:
+        check_same_study(found, config)
+        return repository.take_over(config.name, job_digest=config.job_digest, job=config.job)
+    return repository.create_study(
+        name=config.name,
+        job_digest=config.job_digest,
+        job=config.job,
+        fixed_json=config.fixed_json,
+        space_digest=config.space_digest,
+        objectives=[str(objective) for objective in config.objectives],
+        trials=trials(),
+    )

@@ -8,6 +8,7 @@ Shape letters: B rows in a call, S tokens, C classes.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ class ServedModel(PythonModel):
         return self._answer(list(model_input[self._column]), params or {})
 
 
-class _Classifier:
+class _Classifier(ABC):
     """Calls of as many rows as were verified; rows of like length go together."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -63,14 +64,14 @@ class _Classifier:
         answers = [found[row] for row in range(len(rows))]
         return pd.DataFrame({"label": [label for label, _ in answers], "score": [score for _, score in answers]})
 
-    def encode(self, row: Any) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def encode(self, row: Any) -> Any: ...
 
-    def length(self, encoded: Any) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def length(self, encoded: Any) -> int: ...
 
-    def collate(self, encoded: Sequence[Any]) -> Arrays:
-        raise NotImplementedError
+    @abstractmethod
+    def collate(self, encoded: Sequence[Any]) -> Arrays: ...
 
 
 class _TextClassifier(_Classifier):

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import torch
-
-from evaluators.quality import Forward, QualityEvaluator
+from evaluators.quality import QualityEvaluator
 from evaluators.scores import QualityMeasure
 from search_spaces.architectures import UnsupportedModelError
 from workers.data import DataConfig, load_rows
 from workers.export.verify import forward_of
 from workers.model import ModelConfig, ModelError, load_model, load_task
 from workers.targets.device import DEVICES
+from workers.trial import run_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +77,7 @@ def rescore(request: RescoreRequest) -> Rescored:
     outputs = evaluator.run(forward_of(running.logits))
     metric = request.measure.name_with(task.metric)
     try:
-        dense_outputs = evaluator.run(_dense_forward(request.model))
+        dense_outputs = evaluator.run(partial(run_model, load_model(request.model).model))
     except (ModelError, UnsupportedModelError) as error:
         model = () if request.measure is QualityMeasure.FIDELITY else evaluator.score(outputs).per_example
         return Rescored(metric=metric, examples=len(examples), model=model, dense=None, unreachable=str(error))
@@ -89,14 +88,3 @@ def rescore(request: RescoreRequest) -> Rescored:
         model=evaluator.score(outputs).per_example,
         dense=evaluator.score(dense_outputs).per_example,
     )
-
-
-def _dense_forward(config: ModelConfig) -> Forward:
-    model = load_model(config).model
-
-    def forward(inputs: Mapping[str, torch.Tensor], examples_per_call: int) -> torch.Tensor:
-        with torch.inference_mode():
-            logits: torch.Tensor = model(**inputs).logits
-        return logits
-
-    return forward

@@ -82,14 +82,13 @@ def _whole(space: SearchSpace) -> dict[str, Policy]:
     formats = {name for s in space.unit_spaces for name in s.formats if s.unit.layer_type is not LayerType.EMBEDDING}
     names = sorted(formats - {space.base_format}, key=lambda name: (-FORMATS.get(name).weight_bits, name))
     return {
-        f"whole {name}": Policy(
-            {s.unit.name: Choice(s.keeps[0], name if name in s.formats else s.formats[0]) for s in space.unit_spaces}
-        )
+        f"whole {name}": Policy({s.unit.name: _in_format(s, name, space.base_format) for s in space.unit_spaces})
         for name in names
     }
 
 
 def _in_format(space: UnitSpace, name: str, base_format: str) -> Choice:
+    """A unit at its widest in a format, or in its first one where it lacks that."""
     keep = space.keeps[0]
     if keep == 0:
         return Choice(0, base_format)
