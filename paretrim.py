@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from controller.early_exit_options import EarlyExitOptions
-    from controller.explain_report import ExplainReport
+    from controller.explanation.report import ExplainReport
     from controller.job import JobSpec
-    from controller.recovery_options import RecoveryOptions
+    from controller.recovery.options import RecoveryOptions
     from controller.registry.names import Registration
     from controller.results import ExportSummary, ProfileSummary, Progress, SearchResult
-    from controller.retarget_report import RetargetResult
-    from controller.sensitivity_report import SensitivityReport
-    from controller.sweep_report import SweepResult
-    from controller.target_change import TargetChange
+    from controller.retargeting.report import RetargetResult
+    from controller.retargeting.target_change import TargetChange
+    from controller.sensitivity.report import SensitivityReport
+    from controller.sensitivity.sweep_report import SweepResult
     from workers.model import ModelConfig
     from workers.targets.base import TargetConfig
 
@@ -130,7 +130,7 @@ def export(
         pick: What to take, in words: "fastest within 1% quality".
         trial: Number of a trial, in place of `pick`.
         storage: Database URL; None takes the default file in the current folder.
-        recovery: How the model is trained first (`controller.recovery_options`); None exports what was searched.
+        recovery: How the model is trained first (`controller.recovery.options`); None exports what was searched.
         early_exit: Lets examples leave early whose class is clear by then (`controller.early_exit_options`); None lets
             none leave.
         registration: Where it is registered once it is verified (`controller.registry.names`); None leaves it a folder.
@@ -236,7 +236,7 @@ def explain(
         storage: Database URL; None takes the default file in the current folder.
     """
     from controller.job import DEFAULT_STORAGE, check_study_name
-    from controller.target_change import TargetChange
+    from controller.retargeting.target_change import TargetChange
 
     name = check_study_name(study)
     from controller import operations

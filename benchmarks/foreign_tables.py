@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.recording import record
-from controller.mapping_file import load_mapping
+from controller.tables.mapping_file import load_mapping
 from evaluators.latency.importing import join, read_entries
 from evaluators.latency.interpolation import TimeGrid
 from evaluators.latency.table import Entry

@@ -24,7 +24,7 @@ import torch
 from scipy.stats import kendalltau
 
 from benchmarks.recording import record
-from controller.measuring import TableRequest, measure_table
+from controller.tables.measuring import TableRequest, measure_table
 from evaluators.latency.lookup import LatencyPredictor
 from evaluators.latency.table import LatencyTable
 from examples.digits import train_digits_model, write_digits

@@ -18,10 +18,10 @@ from benchmarks.jobs import job_for
 from benchmarks.recording import record
 from controller.job import Constraints, JobSpec
 from controller.results import Progress, SearchResult
-from controller.retarget import SAME_CALLS, run_retarget
-from controller.retarget_report import RetargetResult
+from controller.retargeting.report import RetargetResult
+from controller.retargeting.retarget import SAME_CALLS, run_retarget
+from controller.retargeting.target_change import TargetChange
 from controller.search import run_search
-from controller.target_change import TargetChange
 from evaluators.scores import QualityMeasure
 
 TRIALS = 128

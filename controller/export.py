@@ -11,8 +11,8 @@ from controller.artifact_job import JOB_FILE, job_text
 from controller.early_exit_options import EarlyExitOptions
 from controller.errors import UsageError
 from controller.preparation import describe
-from controller.recovery import run_recovery
-from controller.recovery_options import RecoveryOptions
+from controller.recovery.options import RecoveryOptions
+from controller.recovery.training import run_recovery
 from controller.registry.client import RegistryError
 from controller.registry.names import Registration
 from controller.registry.registration import check_reachable, run_register

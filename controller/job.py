@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from controller.problems import JobError as JobError
 from controller.problems import Location, describe_errors, mask_passwords, show, show_name, suggest
+from controller.retargeting.target_change import TargetChange
 from controller.sampler_names import BUILT_IN, sampler_names
-from controller.target_change import TargetChange
 from evaluators.scores import QualityMeasure
 from search_spaces.space import SpaceConfig
 from workers.data import DataConfig

@@ -1,16 +1,16 @@
 """What the command line and the Python interface offer. Importing this loads what is heavy."""
 
-from controller.explain import run_explain
+from controller.explanation.explain import run_explain
 from controller.export import run_export
-from controller.model_check import run_model_check
 from controller.planning import plan
-from controller.profiling import run_calibration, run_profile, run_space_profile
+from controller.rechecking.model_check import run_model_check
 from controller.registry.registration import run_promote, run_register, run_rollback
-from controller.retarget import run_retarget
-from controller.sensitivity import run_sensitivity
-from controller.several_targets import run_search_on_all as run_search
+from controller.retargeting.retarget import run_retarget
+from controller.retargeting.several_targets import run_search_on_all as run_search
+from controller.sensitivity.sensitivity import run_sensitivity
+from controller.sensitivity.sweep import run_sweep
 from controller.study_summary import load_front
-from controller.sweep import run_sweep
+from controller.tables.profiling import run_calibration, run_profile, run_space_profile
 
 __all__ = [
     "load_front",

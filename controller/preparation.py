@@ -11,7 +11,7 @@ from sqlalchemy import make_url
 
 from controller.errors import PreflightError
 from controller.job import JobSpec, Objective
-from controller.measuring import OnStage, TableRequest, check_available, measure_table, profile_command
+from controller.tables.measuring import OnStage, TableRequest, check_available, measure_table, profile_command
 from evaluators.costs import CostModel, least_energy_mj, least_latency_ms, least_size_bytes
 from evaluators.latency.lookup import LatencyPredictor
 from evaluators.latency.table import EnergyBasis, check_fingerprint, load_table

@@ -58,7 +58,7 @@ def write_report_files(view: StudyView, folder: Path) -> tuple[Path, ...]:
     Returns:
         Their paths: front.html, front.png, front.json, trials.csv, report.md.
     """
-    from controller.plots import front_html, front_png
+    from controller.plots.front import front_html, front_png
 
     folder.mkdir(parents=True, exist_ok=True)
     texts = {

@@ -16,7 +16,7 @@ from controller.job_file import anchored
 from controller.outcome import check_better_than_chance
 from controller.preparation import PricedSpace, describe, price, work_folder
 from controller.progress import StudyProgress
-from controller.recovery_stage import recover_front
+from controller.recovery.stage import recover_front
 from controller.report_files import write_report_files
 from controller.results import Progress, SearchResult
 from controller.stages import Stages
@@ -28,7 +28,7 @@ from controller.study_config import StopReason, StudyConfig
 from controller.study_factory import StudyFactory
 from controller.study_summary import StudySummary, result_of, summarise, view_of
 from controller.study_view import number
-from controller.tracking import Tracker, experiment_name
+from controller.tracking.tracker import Tracker, experiment_name
 from evaluators.scores import QualityMeasure
 from search_spaces.policy import Policy
 from workers.protocol import Split, TrialFailure, TrialRequest, WorkerSpec

@@ -22,14 +22,14 @@ from controller.job import JobSpec, Objective
 from controller.outcome import failure_groups
 from controller.pick import pick as pick_member
 from controller.progress import front_member
-from controller.recheck import HeldOut, check_front
+from controller.rechecking.recheck import HeldOut, check_front
 from controller.results import FrontRow, HoldoutCheck, MetricCheck, PickSummary, SearchResult
+from controller.retargeting.target_change import describe_target
 from controller.storage.engine import open_database
 from controller.storage.records import StudyRecord, TrialRecord, TrialRole, TrialState
 from controller.storage.repository import Repository
 from controller.study_config import Origin
 from controller.study_view import Bounds, PointRole, PointState, PointView, StudyView, UnitView
-from controller.target_change import describe_target
 from evaluators.confidence import bootstrap_interval
 from evaluators.latency.table import EnergyBasis
 from evaluators.scores import Quality, QualityMeasure

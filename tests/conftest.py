@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from controller.outbox import OutboxItem
 from controller.study_view import Bounds, PointRole, PointState, PointView, StudyView, UnitView
+from controller.tracking.outbox import OutboxItem
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -32,7 +32,7 @@ def explain(
 ) -> None:
     """Show where the time of a policy goes by unit and operator, and which of its choices buy no time here."""
     from controller.job import check_study_name
-    from controller.target_change import TargetChange
+    from controller.retargeting.target_change import TargetChange
 
     check_study_name(study)
     change = checked(

@@ -67,9 +67,9 @@ def recheck(
     from controller import operations
     from controller.cli.progress import ProgressView
     from controller.cli.render_check import render_check
-    from controller.model_check import NewData
-    from controller.model_check_report import Verdict
-    from controller.resubmission import Resubmission
+    from controller.rechecking.model_check import NewData
+    from controller.rechecking.report import Verdict
+    from controller.rechecking.resubmission import Resubmission
 
     uri = tracking_or_default(tracking_uri)
     again = Resubmission(storage=storage_or_default(storage), tracking_uri=uri, name=name) if resubmit else None

@@ -2,8 +2,8 @@
 
 from rich.console import Console
 
-from controller.calibration import CalibrationSummary
 from controller.cli.text import format_ms, format_seconds, print_lines, print_table
+from controller.tables.calibration import CalibrationSummary
 
 
 def render_calibration(console: Console, summary: CalibrationSummary) -> None:

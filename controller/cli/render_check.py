@@ -6,7 +6,7 @@ from rich.console import Console
 
 from controller.cli.render import render_front
 from controller.cli.text import print_lines
-from controller.model_check_report import ModelCheck, Verdict
+from controller.rechecking.report import ModelCheck, Verdict
 from controller.registry.names import parse_model
 
 _STYLES = {Verdict.FINE: "green", Verdict.BELOW: "red", Verdict.CANNOT_TELL: "yellow"}

@@ -4,8 +4,8 @@ from rich.console import Console
 
 from controller.cli.text import format_ms, format_size, print_lines, print_table
 from controller.results import EXTRAPOLATED, FOREIGN_TABLE
-from controller.sensitivity_report import Change, SensitivityReport, UnitSensitivity
-from controller.sweep_report import SweepResult, SweepRow
+from controller.sensitivity.report import Change, SensitivityReport, UnitSensitivity
+from controller.sensitivity.sweep_report import SweepResult, SweepRow
 
 
 def render_sensitivity(console: Console, report: SensitivityReport) -> None:

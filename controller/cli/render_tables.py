@@ -7,7 +7,7 @@ from rich.console import Console
 
 from controller.cli.text import format_ms, print_lines, print_table
 from controller.results import EXTRAPOLATED, FOREIGN_TABLE
-from controller.table_results import ShippedTable, TableComparison, TableReport, TableWritten
+from controller.tables.results import ShippedTable, TableComparison, TableReport, TableWritten
 
 _OF_THE_ERROR = {"models", "median_error_pct", "max_error_pct", "report"}
 

@@ -4,9 +4,9 @@ from rich.console import Console
 
 from controller.cli.render import render_front
 from controller.cli.text import format_ms, format_size, print_lines, print_table
-from controller.explain_report import ExplainReport
+from controller.explanation.report import ExplainReport
 from controller.results import EXTRAPOLATED, FOREIGN_TABLE
-from controller.retarget_report import RetargetResult
+from controller.retargeting.report import RetargetResult
 
 
 def render_retarget(console: Console, report: RetargetResult) -> None:

@@ -66,7 +66,7 @@ def sweep(
 ) -> None:
     """Show quality, latency and memory of uniform pruning, and how far a tolerated loss lets it go."""
     from controller.job_file import load_job
-    from controller.sweep_report import check_sweep, parse_keep
+    from controller.sensitivity.sweep_report import check_sweep, parse_keep
 
     spec = load_job(job)
     ratios = parse_keep(keep)

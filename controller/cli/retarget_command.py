@@ -74,7 +74,7 @@ def retarget(
 ) -> None:
     """Show the front of a study on another target, from the scores that it has. The same command goes on later."""
     from controller.job import check_study_name
-    from controller.target_change import TargetChange
+    from controller.retargeting.target_change import TargetChange
 
     check_study_name(study)
     change = checked(

@@ -85,7 +85,7 @@ def export(
     """Export a policy as a model, and verify it: the model is loaded afresh, scored and timed."""
     from controller.early_exit_options import DEFAULT_POINTS, EarlyExitOptions
     from controller.job import check_study_name
-    from controller.recovery_options import RecoveryOptions
+    from controller.recovery.options import RecoveryOptions
     from controller.registry.names import Registration
 
     check_study_name(study)

@@ -21,7 +21,7 @@ Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="New late
 def list_(as_json: AsJson = False) -> None:
     """List the latency tables that come with Paretrim, and whether they hold on this machine."""
     from controller.cli.render_tables import render_shipped
-    from controller.tables import list_tables
+    from controller.tables.tools import list_tables
 
     tables = list_tables()
     if as_json:
@@ -34,7 +34,7 @@ def list_(as_json: AsJson = False) -> None:
 def show(table: TableFile, as_json: AsJson = False) -> None:
     """Show what a latency table holds: device, provenance, rows by kind, corrections with their errors."""
     from controller.cli.render_tables import render_table
-    from controller.tables import show_table
+    from controller.tables.tools import show_table
 
     report = show_table(table)
     if as_json:
@@ -55,7 +55,7 @@ def check(
 ) -> None:
     """Check a latency table's form, checksums and values, and whether it answers for all policies of a job."""
     from controller.cli.render_tables import render_check
-    from controller.tables import check_table
+    from controller.tables.tools import check_table
 
     job = None
     if space is not None:
@@ -76,7 +76,7 @@ def check(
 def diff(table: TableFile, other: OtherFile, as_json: AsJson = False) -> None:
     """Compare two latency tables: device, runtime and threads, and the ratio of their times by kind of operator."""
     from controller.cli.render_tables import render_diff
-    from controller.tables import compare_files
+    from controller.tables.tools import compare_files
 
     comparison = compare_files(table, other)
     if as_json:
@@ -89,7 +89,7 @@ def diff(table: TableFile, other: OtherFile, as_json: AsJson = False) -> None:
 def merge(table: TableFile, other: OtherFile, out: Out, as_json: AsJson = False) -> None:
     """Join two latency tables of one device, runtime and target; of two rows the one with more repeats stays."""
     from controller.cli.render_tables import render_written
-    from controller.tables import merge_files
+    from controller.tables.tools import merge_files
 
     written = merge_files(table, other, out)
     if as_json:
@@ -110,7 +110,7 @@ def import_(
 ) -> None:
     """Make a latency table of times that somebody else measured."""
     from controller.cli.render_tables import render_written
-    from controller.tables import import_file
+    from controller.tables.tools import import_file
 
     written = import_file(source, mapping, out)
     if as_json:

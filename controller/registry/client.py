@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from controller.errors import UsageError
-from controller.mlflow_address import without_credentials
-from controller.tracking import MLFLOW_DEFAULTS
-from controller.tracking_ops import TrackingError, open_client
+from controller.tracking.address import without_credentials
+from controller.tracking.messages import TrackingError, open_client
+from controller.tracking.tracker import MLFLOW_DEFAULTS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

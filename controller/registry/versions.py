@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from controller.artifact_job import read_job
-from controller.mlflow_address import without_credentials
 from controller.registry.client import VERIFIED
 from controller.registry.mlflow_model import ServedForm, write_mlflow_model
 from controller.registry.report import RegisteredVersion
-from controller.tracking import experiment_name
-from controller.tracking_ops import find_or_create_experiment, sqlite_path
+from controller.tracking.address import without_credentials
+from controller.tracking.messages import find_or_create_experiment, sqlite_path
+from controller.tracking.tracker import experiment_name
 from workers.export.verified import VerifiedArtifact
 
 if TYPE_CHECKING:

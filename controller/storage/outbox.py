@@ -8,10 +8,10 @@ from typing import Any
 from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session
 
-from controller.outbox import OutboxItem
 from controller.storage.engine import READ_ONLY
 from controller.storage.records import canonical_json
 from controller.storage.schema import OutboxRow
+from controller.tracking.outbox import OutboxItem
 
 
 class DatabaseOutbox:

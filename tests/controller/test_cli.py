@@ -34,9 +34,9 @@ from controller.results import (
     Progress,
     SearchResult,
 )
-from controller.sensitivity_report import Axis, Change, SensitivityReport, UnitSensitivity
+from controller.sensitivity.report import Axis, Change, SensitivityReport, UnitSensitivity
+from controller.sensitivity.sweep_report import SweepResult, SweepRow, SweepVerdict
 from controller.storage import StudyLostError
-from controller.sweep_report import SweepResult, SweepRow, SweepVerdict
 from evaluators.latency.lookup import MissingEntryError
 from evaluators.latency.table import EnergyBasis
 from evaluators.scores import ScoreError

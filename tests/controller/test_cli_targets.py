@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 import controller
 from controller.cli.app import app
-from controller.explain_report import ExplainReport, Finding, TimeRow
+from controller.explanation.report import ExplainReport, Finding, TimeRow
 from controller.results import EXTRAPOLATED, FOREIGN_TABLE, FrontRow, SearchResult
-from controller.retarget_report import PricedRow, RetargetResult
-from controller.target_change import TargetChange
+from controller.retargeting.report import PricedRow, RetargetResult
+from controller.retargeting.target_change import TargetChange
 from evaluators.latency.idle_choices import IdleKind
 
 HOSTILE = "[red]x[/red]\x1b[31m\u202e"

@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 import controller
-from controller.calibration import CalibratedModel, CalibrationSummary
 from controller.cli.app import app
 from controller.cli.exit_codes import ExitCode
 from controller.results import ProfileSummary
+from controller.tables.calibration import CalibratedModel, CalibrationSummary
 
 JOB = (
     "name: demo\n"

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from controller.tracking import Tracker, TrackingState, Waits
+from controller.tracking.tracker import Tracker, TrackingState, Waits
 
 QUICK = Waits(poll_s=0.05, first_s=0.05, longest_s=0.05)
 

@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from controller.cli.app import app
-from controller.plots import front_html, front_png
+from controller.plots.front import front_html, front_png
 from controller.report_files import csv_cell, front_json, report_markdown, trials_csv
-from controller.tracking import Tracker
-from controller.tracking_content import study_note
+from controller.tracking.content import study_note
+from controller.tracking.tracker import Tracker
 from evaluators.latency.table import Entry, Fingerprint, LatencyTable, Provenance, Source
 from evaluators.latency.workload import OperatorKind
 

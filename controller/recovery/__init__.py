@@ -1,0 +1,1 @@
+"""Training of what a policy made of a model, as trials of Ray Tune."""

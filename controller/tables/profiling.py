@@ -1,0 +1,162 @@
+"""`paretrim profile` and `paretrim calibrate-table`: latency tables of this machine, and how wrong they are."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from controller.job import JobSpec
+from controller.preparation import describe
+from controller.results import ProfileSummary, Progress
+from controller.tables.calibration import CalibrationSummary, calibration_summary
+from controller.tables.measuring import OnStage, TableRequest, calibrate, check_available, measure_table
+from evaluators.latency.shipped import check_writable
+from evaluators.latency.table import LatencyTable, TableError, load_table
+from evaluators.latency.workload import Workload
+from search_spaces.space import SpaceConfig, build_space
+from workers.model import ModelConfig, load_structure
+from workers.profile import grid_operators, required_operators
+from workers.targets import TARGETS, TargetConfig
+from workers.trial import workload_of
+
+OnProgress = Callable[[Progress], None]
+
+
+def run_profile(
+    model: ModelConfig, target: TargetConfig, out: Path, on_progress: OnProgress, *, minutes: float | None = None
+) -> ProfileSummary:
+    """Measure the operators of a model on a grid of widths, and a correction on whole models.
+
+    What the file already holds is not measured again.
+
+    Args:
+        model: The model.
+        target: Runtime, threads and workload.
+        out: The file.
+        on_progress: Told of every stage.
+        minutes: Time for all of it, about; None has no limit.
+
+    Raises:
+        ModelError: The model can't be read.
+        PreflightError: The target is not available here.
+        ForeignTableError: The file holds a table of other hardware.
+    """
+    check_available(target)
+    request = _request(model, target, out)
+    declared = TARGETS.get(target.name)
+    operators = grid_operators(
+        request.space.structure,
+        request.workload,
+        formats=declared.formats,
+        channel_multiple=declared.channel_multiple,
+    )
+    return _measure(replace(request, operators=operators, minutes=minutes), on_progress)
+
+
+def run_space_profile(
+    job: JobSpec, on_progress: OnProgress, *, out: Path | None = None, minutes: float | None = None
+) -> ProfileSummary:
+    """Measure what the space of a job can reach, and a correction on whole models.
+
+    Args:
+        job: Model, space and target.
+        on_progress: Told of every stage.
+        out: The file; None takes the one that the job's search looks for.
+        minutes: Time for all of it, about; None has no limit.
+
+    Raises:
+        ValueError: The model, the space, the workload or the file does not fit; the types say which.
+    """
+    description = describe(job)
+    request = description.request(required_operators(description.space, description.workload), minutes=minutes)
+    return _measure(request if out is None else replace(request, out=out), on_progress)
+
+
+def run_calibration(
+    table: Path,
+    on_progress: OnProgress,
+    *,
+    job: JobSpec | None = None,
+    model: ModelConfig | None = None,
+    batch: int = 1,
+    sequence_length: int | None = None,
+) -> CalibrationSummary:
+    """Measure whole models end to end, and fit a table's correction for a workload on them.
+
+    Args:
+        table: The file; its target and number of threads are taken.
+        on_progress: Told of every stage.
+        job: Gives model, space and workload.
+        model: The model, in place of a job: all formats of the target, and the space's default widths.
+        batch: Examples in one call, without a job.
+        sequence_length: Tokens of an example, without a job; None where the model fixes them.
+
+    Raises:
+        ValueError: Neither job nor model is given, or the table is malformed, foreign or lacks operators of the space.
+    """
+    started = time.monotonic()
+    check_writable(table)
+    known = load_table(table)
+    if known.target not in TARGETS:
+        raise TableError(f"a table is calibrated on its own target; got {known.target!r}; known: {', '.join(TARGETS)}")
+    threads = known.fingerprint.threads
+    if job is not None:
+        target = job.target.model_copy(update={"name": known.target, "threads": threads, "table": table})
+        request = describe(job.model_copy(update={"target": target})).request(())
+    elif model is not None:
+        config = TargetConfig(
+            name=known.target, batch=batch, sequence_length=sequence_length, threads=threads, table=table
+        )
+        request = _request(model, config, table)
+    else:
+        raise ValueError("a table is calibrated with a model or a job; got neither; name one")
+    calibrated = calibrate(request, known, _stages(on_progress, started))
+    return calibration_summary(table, calibrated, request.workload, seconds=time.monotonic() - started)
+
+
+def _request(model: ModelConfig, target: TargetConfig, out: Path) -> TableRequest:
+    """A request that asks for no operators yet, with the default space of a model."""
+    structure = load_structure(model)
+    declared = TARGETS.get(target.name)
+    space = build_space(
+        structure, SpaceConfig(), target_formats=declared.formats, channel_multiple=declared.channel_multiple
+    )
+    workload: Workload = workload_of(target, structure)
+    return TableRequest(model=model, target=target, space=space, workload=workload, operators=(), out=out)
+
+
+def _measure(request: TableRequest, on_progress: OnProgress) -> ProfileSummary:
+    started = time.monotonic()
+    check_writable(request.out)
+    before = len(load_table(request.out).entries) if request.out.exists() else 0
+    table = measure_table(request, _stages(on_progress, started))
+    return _summary(request, table, added=len(table.entries) - before, seconds=time.monotonic() - started)
+
+
+def _stages(on_progress: OnProgress, started: float) -> OnStage:
+    def on_stage(stage: str, done: int, total: int) -> None:
+        elapsed_s = time.monotonic() - started
+        on_progress(Progress(stage=f"{stage} ({done} of {total})", elapsed_s=elapsed_s))
+
+    return on_stage
+
+
+def _summary(request: TableRequest, table: LatencyTable, *, added: int, seconds: float) -> ProfileSummary:
+    spreads = [spread for entry in table.entries if (spread := entry.relative_spread) is not None]
+    mark, fit = table.fingerprint, table.correction(request.workload)
+    return ProfileSummary(
+        target=table.target,
+        table=request.out.absolute(),
+        entries=len(table.entries),
+        added=added,
+        needed=len(request.operators),
+        fingerprint=f"{mark.device}, {mark.runtime} {mark.runtime_version}, {mark.threads} thread(s)",
+        spread=statistics.median(spreads) if spreads else None,
+        correction_models=0 if fit is None else fit.models,
+        correction_error_pct=None if fit is None else fit.median_error_pct,
+        notes=table.provenance.notes,
+        seconds=seconds,
+    )

@@ -1,0 +1,177 @@
+"""Where the time of a policy goes: figures that add up, and choices that buy no time, on invented tables."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from controller.errors import UsageError
+from controller.explanation.explain import run_explain
+from controller.explanation.report import ExplainReport
+from controller.job import parse_job
+from controller.preparation import describe
+from controller.results import FOREIGN_TABLE
+from controller.retargeting.target_change import TargetChange
+from controller.storage import Repository, TrialRecord, TrialRole, TrialState, open_database
+from evaluators.costs import CostModel
+from evaluators.latency.correction import Correction
+from evaluators.latency.idle_choices import IdleKind
+from evaluators.latency.lookup import LatencyPredictor
+from evaluators.latency.table import Entry, ForeignTableError, LatencyTable, load_table
+from evaluators.latency.workload import OperatorKind
+from search_spaces.policy import Choice, Policy
+
+if TYPE_CHECKING:
+    from conftest import TinyJob
+
+Explain = Callable[..., ExplainReport]
+
+
+def policy_of(tiny: "TinyJob", **choices: Choice) -> Policy:
+    """The dense policy with some units changed."""
+    from workers.model import load_structure
+
+    structure = load_structure(tiny.model)
+    dense = Policy({unit.name: Choice(unit.groups, "fp32") for unit in structure.units})
+    return dense.replace(**choices)
+
+
+@pytest.fixture
+def explain(tiny_image: "TinyJob", tmp_path: Path) -> Explain:
+    """Returns a function that stores a study with one policy and explains it on a table changed row by row."""
+
+    def run(policy: Policy, factor: Callable[[Entry], float] = lambda entry: 1.0, **options: Any) -> ExplainReport:
+        table = load_table(tiny_image.table)
+        entries = tuple(e.model_copy(update={"median_ms": e.median_ms * factor(e)}) for e in table.entries)
+        fit = Correction(scale=1.5, overhead_ms=0.01, models=4, median_error_pct=1.0, max_error_pct=3.0)
+        path = tmp_path / "explained.json"
+        changed = table.model_copy(update={"entries": entries})
+        job = parse_job(
+            {
+                "name": "tiny",
+                "model": {"id": tiny_image.model.id, "task": tiny_image.model.task},
+                "data": tiny_image.data.model_dump(mode="json"),
+                "space": {"keep": [1.0, 0.5, 0.0], "formats": ["fp32", "w8a8"]},
+                "target": {"table": str(path)},
+                "storage": f"sqlite:///{tmp_path}/paretrim.db",
+            }
+        )
+        description = describe(job)
+        changed = changed.with_correction(description.workload, fit) if options.pop("corrected", True) else changed
+        changed.save(path)
+        costs = CostModel(description.structure, LatencyPredictor(changed, description.workload))
+        policies = {"dense": description.space.dense_policy(), "trial 1": policy}
+        trials = [
+            TrialRecord(
+                number=number,
+                role=TrialRole.TRIAL,
+                name=name,
+                policy=each,
+                state=TrialState.COMPLETE,
+                metric="accuracy",
+                quality=0.9,
+                costs=costs.costs(each),
+            )
+            for number, (name, each) in enumerate(policies.items())
+        ]
+        Repository(open_database(job.storage)).create_study(
+            name="tiny",
+            job_digest="",
+            job=job.public_dict(),
+            fixed_json=json.dumps({"evaluation": "e", "target": changed.checksum, "job": {}, "space": {}}),
+            space_digest="",
+            objectives=["quality", "latency_ms"],
+            trials=trials,
+        )
+        arguments = {"trial": 1, "change": TargetChange(), "out": None, **options}
+        return run_explain("tiny", job.storage, **arguments)
+
+    return run
+
+
+def test_rows_add_up_to_the_prediction(tiny_image: "TinyJob", explain: Explain) -> None:
+    policy = policy_of(
+        tiny_image, **{"layer.0.attention": Choice(2, "w8a8"), "layer.1.feed_forward": Choice(0, "fp32")}
+    )
+    report = explain(policy)
+    *parts, total = [row for row in report.rows if row.operator is None]
+    assert total.name == "total"
+    assert sum(row.latency_ms for row in parts) == pytest.approx(report.latency_ms)
+    assert sum(row.dense_ms for row in parts) == pytest.approx(report.dense_ms)
+    assert sum(row.share for row in parts) == pytest.approx(1)
+    for part in parts:
+        operators = [row.latency_ms for row in report.rows if row.operator is not None and row.name == part.name]
+        assert not operators or sum(operators) == pytest.approx(part.latency_ms)
+    by_name = {row.name: row for row in parts}
+    assert by_name["overhead of a call"].latency_ms == 0.01
+    uncorrected = sum(row.latency_ms for row in parts[:-2])
+    assert by_name["correction"].latency_ms == pytest.approx(0.5 * uncorrected)
+    assert by_name["layer.1.feed_forward"].latency_ms == 0
+    assert report.low_ms is not None
+    assert report.low_ms < report.latency_ms
+    assert "2 of 4, w8a8" in by_name["layer.0.attention"].choice
+
+
+def test_a_table_without_a_correction_has_no_interval(tiny_image: "TinyJob", explain: Explain) -> None:
+    report = explain(policy_of(tiny_image), corrected=False)
+    assert (report.low_ms, report.latency_ratio, report.size_ratio) == (None, 1, 1)
+    assert report.findings == ()
+
+
+def test_a_format_that_is_slower_here_is_named(tiny_image: "TinyJob", explain: Explain) -> None:
+    policy = policy_of(tiny_image, **{"layer.0.feed_forward": Choice(64, "w8a8")})
+    report = explain(policy, lambda entry: 20.0 if entry.format == "w8a8" else 1.0)
+    (finding,) = report.findings
+    assert (finding.unit, finding.kind) == ("layer.0.feed_forward", IdleKind.FORMAT_IS_SLOWER)
+    assert "w8a8 is slower here than fp32" in finding.sentence
+    assert finding.saved_ms < 0
+    assert report.latency_ratio > 1 > report.size_ratio
+    assert "smaller than it is fast" in report.sentences[1]
+
+
+def test_a_width_that_costs_as_much_as_a_wider_one_is_named(tiny_image: "TinyJob", explain: Explain) -> None:
+    policy = policy_of(tiny_image, **{"layer.0.attention": Choice(2, "fp32")})
+    times: dict[OperatorKind, float] = {}
+    report = explain(policy, lambda entry: times.setdefault(entry.kind, entry.median_ms) / entry.median_ms)
+    (finding,) = report.findings
+    assert (finding.unit, finding.kind) == ("layer.0.attention", IdleKind.WIDER_COSTS_THE_SAME)
+    assert finding.better == "keep 4 of 4, fp32"
+    assert "its width 16 is no multiple of 32, 32 is" in finding.sentence
+
+
+def test_pruning_that_saves_little_is_named(tiny_image: "TinyJob", explain: Explain) -> None:
+    policy = policy_of(tiny_image, **{"layer.0.attention": Choice(2, "fp32")})
+    report = explain(policy, lambda entry: 1e4 if entry.kind is OperatorKind.LAYER_NORM else 1.0)
+    (finding,) = report.findings
+    assert finding.kind is IdleKind.PRUNING_SAVES_LITTLE
+    assert 0 < finding.saved_ms < 0.01 * report.dense_ms
+
+
+def test_files_hold_all_and_load_nothing(tiny_image: "TinyJob", explain: Explain, tmp_path: Path) -> None:
+    report = explain(policy_of(tiny_image, **{"layer.0.attention": Choice(2, "w8a8")}), out=tmp_path / "out")
+    assert [path.name for path in report.files] == ["explain-1.html", "explain-1.png", "explain-1.json"]
+    page = report.files[0].read_text()
+    assert not re.search(r"(\b(src|href)\s*=|url\(|@import|<script)", page)
+    for row in report.rows:
+        assert row.name in page
+    assert report.files[1].read_bytes().startswith(b"\x89PNG")
+    assert json.loads(report.files[2].read_text())["rows"][-1]["name"] == "total"
+
+
+def test_another_table_is_checked_and_marked(tiny_image: "TinyJob", explain: Explain, tmp_path: Path) -> None:
+    table: LatencyTable = load_table(tiny_image.table)
+    path = tmp_path / "foreign.json"
+    mark = table.fingerprint.model_copy(update={"device": "Another CPU"})
+    table.model_copy(update={"fingerprint": mark}).save(path)
+    with pytest.raises(ForeignTableError, match="Another CPU"):
+        explain(policy_of(tiny_image), change=TargetChange(table=path))
+    storage = f"sqlite:///{tmp_path}/paretrim.db"
+    change = TargetChange(table=path, allow_foreign_table=True)
+    report = run_explain("tiny", storage, trial=1, change=change, out=None)
+    assert report.foreign_table
+    assert FOREIGN_TABLE in report.files[0].read_text()
+    with pytest.raises(UsageError, match="there is none"):
+        run_explain("tiny", storage, trial=7, change=TargetChange(), out=None)
