@@ -23,7 +23,7 @@ from search_spaces.space import SpaceConfig, build_space
 from workers.model import load_structure
 from workers.profile import required_operators
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SHARED = ROOT.parent / "shared" / "latency"
 EXAMPLES = {
     "vidur_h100_llama2_7b": ("vidur/h100_Llama-2-7b-hf_mlp.csv", 7770),
