@@ -108,8 +108,12 @@ def export_artifact(worker: TrialWorker, request: ExportRequest) -> ExportReport
         written = _write_files(worker, request, folder)
         for name, text in request.texts.items():
             (folder / name).write_text(text, encoding="utf-8")
-        measured = verify_in_fresh_process(_verify_request(worker, request, folder, Path(scratch), written))
-        report = _report(worker, request, written, measured).model_copy(update={"files": file_digests(folder)})
+        searched = dict(_searched(worker, request))
+        asked = _verify_request(worker, request, folder, Path(scratch), written, searched)
+        measured = verify_in_fresh_process(asked)
+        early_exit = _exit_report(request, searched, measured)
+        report = _report(worker, request, written, measured, early_exit)
+        report = report.model_copy(update={"files": file_digests(folder)})
         _check(worker, request.policy, report, folder if request.early_exit is None else Path(scratch) / WHOLE_FOLDER)
         (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(request.render_card(report), encoding="utf-8")
@@ -178,15 +182,18 @@ def _two_examples(worker: TrialWorker) -> tuple[Example, ...]:
 
 
 def _verify_request(
-    worker: TrialWorker, request: ExportRequest, folder: Path, scratch: Path, written: _Written
+    worker: TrialWorker,
+    request: ExportRequest,
+    folder: Path,
+    scratch: Path,
+    written: _Written,
+    searched: Mapping[str, Outputs],
 ) -> VerifyRequest:
     import numpy as np
 
-    searched = {}
-    for name, outputs in _searched(worker, request):
-        searched[name] = outputs.logits_MC.numpy()
-        searched[f"{name}_scores"] = outputs.per_example_N.numpy()
-    np.savez(scratch / "logits.npz", allow_pickle=False, **searched)
+    arrays = {name: outputs.logits_MC.numpy() for name, outputs in searched.items()}
+    arrays |= {f"{name}_scores": outputs.per_example_N.numpy() for name, outputs in searched.items()}
+    np.savez(scratch / "logits.npz", allow_pickle=False, **arrays)
     whole = None
     if request.early_exit is not None:
         whole = scratch / WHOLE_FOLDER
@@ -229,18 +236,24 @@ def _searched(worker: TrialWorker, request: ExportRequest) -> Iterator[tuple[str
         yield name, outputs
 
 
-def _exit_report(worker: TrialWorker, request: ExportRequest, measured: Measurement) -> ExitReport | None:
+def _exit_report(request: ExportRequest, searched: Mapping[str, Outputs], measured: Measurement) -> ExitReport | None:
     if request.early_exit is None or measured.early_exit is None:
         return None
-    outputs = {split: worker.outputs(request.policy, split) for split in SPLITS}
+    whole = {split.value: searched[f"{WHOLE}{split.value}"] for split in SPLITS}
     return ExitReport(
         forecast=request.early_exit.forecast,
-        whole_metric={split.value: float(found.per_example_N.double().mean()) for split, found in outputs.items()},
+        whole_metric={name: float(outputs.per_example_N.double().mean()) for name, outputs in whole.items()},
         measured=measured.early_exit,
     )
 
 
-def _report(worker: TrialWorker, request: ExportRequest, written: _Written, measured: Measurement) -> ExportReport:
+def _report(
+    worker: TrialWorker,
+    request: ExportRequest,
+    written: _Written,
+    measured: Measurement,
+    early_exit: ExitReport | None,
+) -> ExportReport:
     dense = worker.space.dense_policy()
     costs: Costs = worker.costs.costs(request.policy)
     dense_costs = worker.costs.costs(dense)
@@ -253,7 +266,7 @@ def _report(worker: TrialWorker, request: ExportRequest, written: _Written, meas
         trial=request.trial,
         policy_digest=request.policy.digest,
         target=request.spec.target.name,
-        form=TARGETS.get(request.spec.target.name).form,
+        form=_form(worker),
         metric=worker.task.metric,
         dense_metric={split.value: worker.evaluator(split).dense_metric for split in SPLITS},
         splits=measured.splits,
@@ -285,7 +298,7 @@ def _report(worker: TrialWorker, request: ExportRequest, written: _Written, meas
         metric_tolerance=max(METRIC_TOLERANCE, min(MOST_TOLERANCE, EXAMPLES_TOLERANCE / examples)),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         recovery=request.recovery,
-        early_exit=_exit_report(worker, request, measured),
+        early_exit=early_exit,
     )
 
 
