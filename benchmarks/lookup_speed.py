@@ -103,17 +103,7 @@ def _table(space: SearchSpace) -> LatencyTable:
         fingerprint=Fingerprint(device="none", runtime="none", runtime_version="0", threads=1, os="none"),
         provenance=Provenance(measured_at=None),
         entries=tuple(
-            Entry(
-                kind=operator.kind,
-                format=operator.format,
-                function=operator.function,
-                axes=dict(operator.axes),
-                median_ms=generator.uniform(0.01, 1),
-                spread_ms=None,
-                repeats=None,
-                working_set_bytes=None,
-            )
-            for operator in required_operators(space, WORKLOAD)
+            Entry.of(operator, generator.uniform(0.01, 1)) for operator in required_operators(space, WORKLOAD)
         ),
     )
 

@@ -316,12 +316,9 @@ def _tiny_job(folder: Path, model: "ModelConfig", data: "DataConfig", sequence_l
     job = TinyJob(model, data, SpaceConfig(), folder / "table.json", sequence_length)
     spec, structure = job.spec(folder), load_structure(model)
     entries = [
-        Entry(
-            kind=operator.kind,
-            format=operator.format,
-            function=operator.function,
-            axes=dict(operator.axes),
-            median_ms=(1e-3 + 1e-7 * math.prod(dict(operator.axes).values())) * _TINY_SPEED.get(operator.format, 1),
+        Entry.of(
+            operator,
+            (1e-3 + 1e-7 * math.prod(dict(operator.axes).values())) * _TINY_SPEED.get(operator.format, 1),
             spread_ms=1e-4,
             repeats=10,
             working_set_bytes=0,

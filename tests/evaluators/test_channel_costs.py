@@ -3,11 +3,11 @@
 import random
 
 import pytest
+from tiny_tables import table_of
 
 from evaluators.channel_size import layer_bytes
 from evaluators.costs import CostModel, least_latency_ms, least_size_bytes
 from evaluators.latency.lookup import LatencyPredictor
-from evaluators.latency.table import Entry, Fingerprint, LatencyTable, Provenance
 from evaluators.latency.workload import Operator, OperatorKind, Workload, operators, unit_operators
 from evaluators.size import size_bytes, unit_bytes
 from search_spaces.channels import ChannelLayer, ChannelLayerKind, ChannelUnit, CutLayer, ResidualSum
@@ -83,23 +83,7 @@ def _map(kind, channels, size=4, name=None):
 
 
 def _table(entries):
-    return LatencyTable(
-        target="cpu-onnxruntime",
-        fingerprint=Fingerprint(device="d", runtime="r", runtime_version="1", threads=1, os="o"),
-        provenance=Provenance(measured_at="2026-01-01T00:00:00+00:00", rounds=1),
-        entries=tuple(
-            Entry(
-                kind=operator.kind,
-                format=operator.format,
-                axes=dict(operator.axes),
-                median_ms=1.0 + number / 7,
-                spread_ms=0.1,
-                repeats=3,
-                working_set_bytes=0,
-            )
-            for number, operator in enumerate(entries)
-        ),
-    )
+    return table_of({operator: 1.0 + number / 7 for number, operator in enumerate(entries)})
 
 
 def test_bytes_of_a_mixed_policy():

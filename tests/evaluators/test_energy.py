@@ -1,5 +1,6 @@
 import pytest
 from pydantic import ValidationError
+from tiny_tables import feed_forward, table_of
 
 from evaluators.costs import CostModel, least_energy_mj
 from evaluators.energy import EnergyPredictor, work_of
@@ -8,32 +9,18 @@ from evaluators.latency.lookup import LatencyPredictor
 from evaluators.latency.table import (
     EnergyBasis,
     EnergyCoefficients,
-    Entry,
-    Fingerprint,
     LatencyTable,
     MeasuredPower,
-    Provenance,
     parse_table,
 )
 from evaluators.latency.table.energy import HOROWITZ, Arithmetic
 from evaluators.latency.workload import AXIS_NAMES, Operator, OperatorKind, Workload, operators
 from search_spaces.policy import Choice, Policy
 from search_spaces.space import SpaceConfig, build_space
-from search_spaces.units import Branch, FixedPart, ModelStructure, PartKind, Producer, Unit, UnitKind
+from search_spaces.units import FixedPart, ModelStructure, PartKind
 
 WORKLOAD = Workload(batch=2, sequence_length=4)
-UNIT = Unit(
-    name="f",
-    kind=UnitKind.FEED_FORWARD,
-    groups=64,
-    producers=(Producer(layer="up", rows_per_group=1),),
-    consumer="down",
-    columns_per_group=1,
-    in_features=16,
-    out_features=16,
-    branch=Branch(module="f"),
-    activation="gelu",
-)
+UNIT = feed_forward()
 STRUCTURE = ModelStructure(
     architecture="x", units=(UNIT,), fixed=(FixedPart(kind=PartKind.LAYER_NORM, width=(16,), count=3),), fixed_bytes=0
 )
@@ -43,25 +30,7 @@ SPACE = build_space(STRUCTURE, SpaceConfig(keep=(0, 0.5, 1)), target_formats=("f
 def _table(energy: EnergyCoefficients | MeasuredPower | None = None) -> LatencyTable:
     policies = [Policy({"f": choice}) for choice in SPACE.choices("f")]
     found = {operator for policy in policies for operator in operators(STRUCTURE, policy, WORKLOAD)}
-    return LatencyTable(
-        target="t",
-        fingerprint=Fingerprint(device="x", runtime="r", runtime_version="1", threads=1, os="Linux"),
-        provenance=Provenance(measured_at=None),
-        entries=tuple(
-            Entry(
-                kind=operator.kind,
-                format=operator.format,
-                function=operator.function,
-                axes=dict(operator.axes),
-                median_ms=0.5,
-                spread_ms=0.0,
-                repeats=1,
-                working_set_bytes=0,
-            )
-            for operator in sorted(found, key=str)
-        ),
-        energy=energy,
-    )
+    return table_of(dict.fromkeys(sorted(found, key=str), 0.5), energy=energy)
 
 
 def _linear(format_name: str) -> Operator:

@@ -3,27 +3,16 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_tables import feed_forward, table_of
 
 from evaluators.latency.correction import Correction
 from evaluators.latency.lookup import LatencyPredictor, MissingEntryError
-from evaluators.latency.table import Entry, Fingerprint, LatencyTable, Provenance
 from evaluators.latency.workload import Operator, OperatorKind, Workload, operators
 from search_spaces.policy import Choice, Policy
-from search_spaces.units import Branch, FixedPart, ModelStructure, PartKind, Producer, Unit, UnitKind
+from search_spaces.units import FixedPart, ModelStructure, PartKind
 
 WORKLOAD = Workload(batch=1, sequence_length=8)
-UNIT = Unit(
-    name="f",
-    kind=UnitKind.FEED_FORWARD,
-    groups=64,
-    producers=(Producer(layer="up", rows_per_group=1),),
-    consumer="down",
-    columns_per_group=1,
-    in_features=16,
-    out_features=16,
-    branch=Branch(module="f"),
-    activation="gelu",
-)
+UNIT = feed_forward()
 STRUCTURE = ModelStructure(
     architecture="x", units=(UNIT,), fixed=(FixedPart(kind=PartKind.LAYER_NORM, width=(16,), count=3),), fixed_bytes=0
 )
@@ -39,27 +28,6 @@ def gelu(features: int) -> Operator:
     return Operator.of(OperatorKind.ACTIVATION, function="gelu", tokens=8, features=features)
 
 
-def table(times: dict[Operator, float]) -> LatencyTable:
-    return LatencyTable(
-        target="cpu-onnxruntime",
-        fingerprint=Fingerprint(device="x", runtime="onnxruntime", runtime_version="1", threads=2, os="Linux"),
-        provenance=Provenance(measured_at="2026-01-01T00:00:00+00:00", rounds=1),
-        entries=tuple(
-            Entry(
-                kind=operator.kind,
-                format=operator.format,
-                function=operator.function,
-                axes=dict(operator.axes),
-                median_ms=time_ms,
-                spread_ms=0.0,
-                repeats=1,
-                working_set_bytes=0,
-            )
-            for operator, time_ms in times.items()
-        ),
-    )
-
-
 def model_times() -> dict[Operator, float]:
     """Times proportional to the work, for two widths of the unit."""
     times = {Operator.of(OperatorKind.LAYER_NORM, tokens=8, features=16): 0.05}
@@ -69,7 +37,7 @@ def model_times() -> dict[Operator, float]:
 
 
 def test_a_measured_operator_is_exact() -> None:
-    predictor = LatencyPredictor(table(model_times()), WORKLOAD)
+    predictor = LatencyPredictor(table_of(model_times()), WORKLOAD)
     assert all(predictor.operator_ms(operator) == time_ms for operator, time_ms in model_times().items())
 
 
@@ -79,7 +47,7 @@ def test_a_measured_operator_is_exact() -> None:
     share=st.floats(0, 1),
 )
 def test_power_laws_are_interpolated_exactly(exponent: float, widths: list[int], share: float) -> None:
-    predictor = LatencyPredictor(table({gelu(width): 1e-3 * width**exponent for width in widths}), WORKLOAD)
+    predictor = LatencyPredictor(table_of({gelu(width): 1e-3 * width**exponent for width in widths}), WORKLOAD)
     width = min(widths) + round(share * (max(widths) - min(widths)))
     assert predictor.operator_ms(gelu(width)) == pytest.approx(1e-3 * width**exponent)
 
@@ -87,7 +55,7 @@ def test_power_laws_are_interpolated_exactly(exponent: float, widths: list[int],
 @given(times=st.lists(st.floats(1e-3, 1e3), min_size=2, max_size=6), width=st.integers(1, 60))
 def test_an_interpolated_time_lies_between_its_neighbours(times: list[float], width: int) -> None:
     grid = [10 * (index + 1) for index in range(len(times))]
-    predictor = LatencyPredictor(table({gelu(g): t for g, t in zip(grid, times, strict=True)}), WORKLOAD)
+    predictor = LatencyPredictor(table_of({gelu(g): t for g, t in zip(grid, times, strict=True)}), WORKLOAD)
     if not grid[0] <= width <= grid[-1]:
         with pytest.raises(MissingEntryError, match="the table lacks"):
             predictor.operator_ms(gelu(width))
@@ -100,7 +68,7 @@ def test_an_interpolated_time_lies_between_its_neighbours(times: list[float], wi
 
 def test_a_linear_operator_takes_the_closer_pair_of_neighbours() -> None:
     times = {linear(16, 8): 1.0, linear(16, 128): 4.0, linear(8, 32): 2.0, linear(32, 32): 2.0}
-    assert LatencyPredictor(table(times), WORKLOAD).operator_ms(linear(16, 32)) == pytest.approx(2.0)
+    assert LatencyPredictor(table_of(times), WORKLOAD).operator_ms(linear(16, 32)) == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize(
@@ -118,11 +86,11 @@ def test_a_linear_operator_takes_the_closer_pair_of_neighbours() -> None:
 )
 def test_nothing_is_extrapolated(operator: Operator) -> None:
     with pytest.raises(MissingEntryError, match=str(operator)):
-        LatencyPredictor(table(model_times()), WORKLOAD).operator_ms(operator)
+        LatencyPredictor(table_of(model_times()), WORKLOAD).operator_ms(operator)
 
 
 def test_a_policy_is_the_sum_of_its_operators() -> None:
-    predictor = LatencyPredictor(table(model_times()), WORKLOAD)
+    predictor = LatencyPredictor(table_of(model_times()), WORKLOAD)
     policy = Policy({"f": Choice(32, "fp32")})
     naive = sum(n * predictor.operator_ms(o) for o, n in operators(STRUCTURE, policy, WORKLOAD).items())
     assert predictor.policy_ms(STRUCTURE, policy) == pytest.approx(naive)
@@ -132,12 +100,12 @@ def test_a_policy_is_the_sum_of_its_operators() -> None:
 
 
 def test_a_unit_left_out_costs_nothing() -> None:
-    assert LatencyPredictor(table(model_times()), WORKLOAD).unit_ms(UNIT, Choice(0, "fp32")) == 0
+    assert LatencyPredictor(table_of(model_times()), WORKLOAD).unit_ms(UNIT, Choice(0, "fp32")) == 0
 
 
 def test_a_correction_applies_to_its_workload_only() -> None:
     fit = Correction(scale=1.2, overhead_ms=0.5, models=4, median_error_pct=1, max_error_pct=10)
-    corrected = table(model_times()).with_correction(WORKLOAD, fit)
+    corrected = table_of(model_times()).with_correction(WORKLOAD, fit)
     predictor = LatencyPredictor(corrected, WORKLOAD)
     policy = Policy({"f": Choice(20, "fp32")})
     raw = 3 * 0.05 + 20 * 0.031
@@ -154,7 +122,7 @@ def test_a_correction_applies_to_its_workload_only() -> None:
 
 
 def test_a_check_names_all_that_is_missing() -> None:
-    predictor = LatencyPredictor(table(model_times()), WORKLOAD)
+    predictor = LatencyPredictor(table_of(model_times()), WORKLOAD)
     predictor.check(model_times())
     with pytest.raises(MissingEntryError, match=r"features=1 tokens=8; .* and 1 more"):
         predictor.check([gelu(1), gelu(2), gelu(3), gelu(4), gelu(32)])

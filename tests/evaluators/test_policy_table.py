@@ -4,35 +4,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_tables import feed_forward, table_of
 
 from evaluators.additive import CHUNK, AdditiveCosts
 from evaluators.latency.correction import Correction
 from evaluators.latency.lookup import LatencyPredictor
 from evaluators.latency.policy_table import PolicyTable
-from evaluators.latency.table import Entry, Fingerprint, LatencyTable, Provenance
 from evaluators.latency.workload import Workload
 from search_spaces.channels import ChannelLayer, ChannelLayerKind, ChannelUnit, ResidualSum
 from search_spaces.space import SearchSpace, SpaceConfig, build_space
-from search_spaces.units import Branch, FixedPart, ModelStructure, PartKind, Producer, Unit, UnitKind
+from search_spaces.units import FixedPart, ModelStructure, PartKind
 from workers.profile import required_operators
 
 WORKLOAD = Workload(batch=2, sequence_length=4)
 FIT = Correction(scale=1.3, overhead_ms=0.4, models=5, median_error_pct=1.0, max_error_pct=2.0)
-
-
-def feed_forward(name: str, groups: int) -> Unit:
-    return Unit(
-        name=name,
-        kind=UnitKind.FEED_FORWARD,
-        groups=groups,
-        producers=(Producer(layer=f"{name}.up", rows_per_group=1),),
-        consumer=f"{name}.down",
-        columns_per_group=1,
-        in_features=16,
-        out_features=16,
-        branch=Branch(module=name),
-        activation="gelu",
-    )
 
 
 def layer(name: str, rows: str | None, columns: str | None, out_channels: int, in_channels: int) -> ChannelLayer:
@@ -78,24 +63,8 @@ def space_of(structure: ModelStructure) -> SearchSpace:
 
 def predictor_of(space: SearchSpace) -> LatencyPredictor:
     """A table with another time for every operator, and a correction."""
-    table = LatencyTable(
-        target="t",
-        fingerprint=Fingerprint(device="d", runtime="r", runtime_version="1", threads=1, os="o"),
-        provenance=Provenance(measured_at=None),
-        entries=tuple(
-            Entry(
-                kind=operator.kind,
-                format=operator.format,
-                function=operator.function,
-                axes=dict(operator.axes),
-                median_ms=1.0 + number / 7,
-                spread_ms=None,
-                repeats=None,
-                working_set_bytes=None,
-            )
-            for number, operator in enumerate(required_operators(space, WORKLOAD))
-        ),
-    )
+    times_ms = {operator: 1.0 + number / 7 for number, operator in enumerate(required_operators(space, WORKLOAD))}
+    table = table_of(times_ms)
     return LatencyPredictor(table.with_correction(WORKLOAD, FIT), WORKLOAD)
 
 

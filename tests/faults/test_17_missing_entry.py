@@ -1,27 +1,17 @@
 """Row 17: an operator that the table lacks is an error with the command that measures it, never zero."""
 
 import pytest
+from tiny_tables import feed_forward, table_of
 
 from evaluators.costs import CostModel
 from evaluators.latency.lookup import LatencyPredictor, MissingEntryError
-from evaluators.latency.table import Entry, Fingerprint, LatencyTable, Provenance
+from evaluators.latency.table import LatencyTable
 from evaluators.latency.workload import Workload, operators
 from search_spaces.policy import Choice, Policy
-from search_spaces.units import Branch, ModelStructure, Producer, Unit, UnitKind
+from search_spaces.units import ModelStructure
 
 WORKLOAD = Workload(batch=1, sequence_length=8)
-UNIT = Unit(
-    name="f",
-    kind=UnitKind.FEED_FORWARD,
-    groups=64,
-    producers=(Producer(layer="up", rows_per_group=1),),
-    consumer="down",
-    columns_per_group=1,
-    in_features=16,
-    out_features=16,
-    branch=Branch(module="f"),
-    activation="gelu",
-)
+UNIT = feed_forward()
 STRUCTURE = ModelStructure(architecture="x", units=(UNIT,), fixed=(), fixed_bytes=0)
 DENSE = Policy({"f": Choice(64, "fp32")})
 
@@ -29,25 +19,7 @@ DENSE = Policy({"f": Choice(64, "fp32")})
 def table_without(number: int) -> LatencyTable:
     """All operators of the dense model but one."""
     needed = sorted(operators(STRUCTURE, DENSE, WORKLOAD), key=str)
-    rows = [
-        Entry(
-            kind=operator.kind,
-            format=operator.format,
-            function=operator.function,
-            axes=dict(operator.axes),
-            median_ms=1.0,
-            spread_ms=0.0,
-            repeats=1,
-            working_set_bytes=0,
-        )
-        for operator in (*needed[:number], *needed[number + 1 :])
-    ]
-    return LatencyTable(
-        target="cpu-onnxruntime",
-        fingerprint=Fingerprint(device="x", runtime="onnxruntime", runtime_version="1", threads=2, os="Linux"),
-        provenance=Provenance(measured_at="2026-01-01T00:00:00+00:00", rounds=1),
-        entries=tuple(rows),
-    )
+    return table_of(dict.fromkeys((*needed[:number], *needed[number + 1 :]), 1.0))
 
 
 @pytest.mark.parametrize(

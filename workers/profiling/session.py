@@ -195,13 +195,4 @@ def _existing(out: Path | None, device: Device, target: str) -> LatencyTable | N
 
 def _entry(operator: Operator, working_set: int, times_ms: Sequence[float]) -> Entry:
     low, median, high = (float(x) for x in np.percentile(times_ms, [25, 50, 75]))
-    return Entry(
-        kind=operator.kind,
-        format=operator.format,
-        function=operator.function,
-        axes=dict(operator.axes),
-        median_ms=median,
-        spread_ms=high - low,
-        repeats=len(times_ms),
-        working_set_bytes=working_set,
-    )
+    return Entry.of(operator, median, spread_ms=high - low, repeats=len(times_ms), working_set_bytes=working_set)

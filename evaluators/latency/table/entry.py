@@ -37,6 +37,32 @@ class Entry(StoredRecord):
             )
         return self
 
+    @classmethod
+    def of(
+        cls,
+        operator: Operator,
+        median_ms: float,
+        *,
+        spread_ms: float | None = None,
+        repeats: int | None = None,
+        working_set_bytes: int | None = None,
+    ) -> Self:
+        """Return the row of an operator.
+
+        Raises:
+            ValidationError: The time is not above zero, or a spread, a count or a size is below it.
+        """
+        return cls(
+            kind=operator.kind,
+            format=operator.format,
+            function=operator.function,
+            axes=dict(operator.axes),
+            median_ms=median_ms,
+            spread_ms=spread_ms,
+            repeats=repeats,
+            working_set_bytes=working_set_bytes,
+        )
+
     @property
     def operator(self) -> Operator:
         """What the row is about."""

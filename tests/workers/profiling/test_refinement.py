@@ -18,16 +18,7 @@ def linear(in_features: int, out_features: int, name: str = "fp32") -> Operator:
 
 
 def entry(operator: Operator, time_ms: float, spread: float = 0.0) -> Entry:
-    return Entry(
-        kind=operator.kind,
-        format=operator.format,
-        function=operator.function,
-        axes=dict(operator.axes),
-        median_ms=time_ms,
-        spread_ms=spread * time_ms,
-        repeats=10,
-        working_set_bytes=0,
-    )
+    return Entry.of(operator, time_ms, spread_ms=spread * time_ms, repeats=10, working_set_bytes=0)
 
 
 def refine(operators: list[Operator], cost: Cost, spread: float = 0.0) -> dict[Operator, Entry]:
