@@ -93,7 +93,7 @@ def run_search(job: JobSpec, on_progress: OnProgress, *, first: Sequence[Policy]
     worker = TrialWorker(spec)
     chance = _chance_quality(worker)
     worker.prepare(partial(stages, "making variants"))
-    config = _study_config(job, priced, worker, chance)
+    config = study_config_of(job, priced, worker, chance)
     # Opened here once as well: a conflict shows before Ray starts, and messages to MLflow need the study's identity.
     inside = tuple(policy for policy in first if worker.space.contains(policy))
     factory = StudyFactory(config=config, storage=job.storage, cost_of=priced.costs.costs, first=inside)
@@ -133,7 +133,8 @@ def _chance_quality(worker: TrialWorker) -> float:
     return chance
 
 
-def _study_config(job: JobSpec, priced: PricedSpace, worker: TrialWorker, chance: float) -> StudyConfig:
+def study_config_of(job: JobSpec, priced: PricedSpace, worker: TrialWorker, chance: float) -> StudyConfig:
+    """Return what a study needs of its job, the space, the data, and the quality of guessing."""
     fixed = {**job.fixed_content(), "chance_quality": chance, "foreign_table": list(priced.foreign)}
     fixed["extrapolated"] = priced.extrapolated
     if job.quality is not QualityMeasure.METRIC:

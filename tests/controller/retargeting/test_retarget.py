@@ -7,24 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tiny_searches import make_job, quiet, search
 
-from controller.dispatch import search_inline
 from controller.errors import PreflightError, UsageError
-from controller.job import JobSpec, parse_job
-from controller.preparation import describe, price
-from controller.results import FOREIGN_TABLE, Progress
+from controller.job import JobSpec
+from controller.preparation import describe
+from controller.results import FOREIGN_TABLE
 from controller.retargeting.report import RetargetResult
 from controller.retargeting.retarget import OTHER_CALLS, SAME_CALLS, run_retarget
 from controller.retargeting.target_change import TargetChange
-from controller.search import _study_config
 from controller.storage import Repository, StudyState, TrialRole, TrialState, open_database
 from controller.study_config import Origin, StudyConflictError
-from controller.study_factory import StudyFactory
 from controller.study_summary import StudySummary, load_front, summarise
 from evaluators.latency.lookup import LatencyPredictor
 from evaluators.latency.table import ForeignTableError, load_table
 from workers.targets.onnxruntime_cpu import fingerprint
-from workers.trial import TrialWorker
 
 if TYPE_CHECKING:
     from conftest import TinyJob
@@ -32,37 +29,10 @@ if TYPE_CHECKING:
 MakeTable = Callable[..., Path]
 
 
-def quiet(_progress: Progress) -> None:
-    pass
-
-
-def make_job(tiny: "TinyJob", folder: Path, **changes: Any) -> JobSpec:
-    content = {
-        "name": "tiny",
-        "model": {"id": tiny.model.id, "task": tiny.model.task},
-        "data": tiny.data.model_dump(mode="json"),
-        "space": {"keep": [1.0, 0.5, 0.0], "formats": ["fp32", "w8a8"]},
-        "target": {"table": str(tiny.table), "sequence_length": tiny.sequence_length},
-        "search": {"sampler": "frontier", "trials": 14},
-        "storage": f"sqlite:///{folder}/paretrim.db",
-        "mlflow": {"enabled": False},
-        "recheck": {"resamples": 200},
-    }
-    return parse_job({**content, **changes})
-
-
-def search(job: JobSpec) -> TrialWorker:
-    priced = price(job, describe(job), lambda *_: None)
-    worker = TrialWorker(priced.description.spec)
-    config = _study_config(job, priced, worker, worker.chance_quality)
-    search_inline(StudyFactory(config=config, storage=job.storage, cost_of=priced.costs.costs)(), worker)
-    return worker
-
-
 @pytest.fixture(scope="module")
 def job(tiny_image: "TinyJob", tmp_path_factory: pytest.TempPathFactory) -> JobSpec:
     """A finished search."""
-    job = make_job(tiny_image, tmp_path_factory.mktemp("retarget"))
+    job = make_job(tiny_image, tmp_path_factory.mktemp("retarget"), 14)
     search(job)
     return job
 

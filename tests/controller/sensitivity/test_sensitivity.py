@@ -11,19 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from tiny_searches import make_job, quiet, search
 
-from controller.dispatch import search_inline
 from controller.errors import UsageError
 from controller.job import JobSpec, parse_job
 from controller.plots.sensitivity import sensitivity_html, sensitivity_png
-from controller.preparation import describe, price
-from controller.results import Progress
-from controller.search import _study_config
+from controller.preparation import describe
 from controller.sensitivity.report import Change, SensitivityReport, sensitivity_csv
 from controller.sensitivity.sensitivity import losses_of, run_sensitivity
 from controller.sensitivity.sweep import run_sweep
 from controller.storage import Repository, TrialRole, open_database
-from controller.study_factory import StudyFactory
 from controller.study_summary import load_front, result_of, summarise, view_of
 from evaluators.latency.lookup import MissingEntryError
 from evaluators.latency.table import load_table
@@ -39,30 +36,9 @@ PROBED = 12
 """Four units, each with two smaller keeps and one more format."""
 
 
-def quiet(_progress: Progress) -> None:
-    pass
-
-
-def make_job(tiny: "TinyJob", folder: Path, **changes: Any) -> JobSpec:
-    content = {
-        "name": "tiny",
-        "model": {"id": tiny.model.id, "task": tiny.model.task},
-        "data": tiny.data.model_dump(mode="json"),
-        "space": {"keep": [1.0, 0.5, 0.0], "formats": ["fp32", "w8a8"]},
-        "target": {"table": str(tiny.table), "sequence_length": tiny.sequence_length},
-        "search": {"sampler": "frontier", "trials": 6},
-        "storage": f"sqlite:///{folder}/paretrim.db",
-        "recheck": {"resamples": 200},
-    }
-    return parse_job({**content, **changes})
-
-
-def search(job: JobSpec) -> TrialWorker:
+def search_and_score(job: JobSpec) -> TrialWorker:
     """Search in this process, and score the front and the baselines on the holdout."""
-    priced = price(job, describe(job), lambda *_: None)
-    worker = TrialWorker(priced.description.spec)
-    config = _study_config(job, priced, worker, worker.chance_quality)
-    search_inline(StudyFactory(config=config, storage=job.storage, cost_of=priced.costs.costs)(), worker)
+    worker = search(job)
     repository = Repository(open_database(job.storage))
     summary = summarise(repository, job.name)
     scores = repository.quality_store(worker.evaluation_digest)
@@ -75,8 +51,8 @@ def search(job: JobSpec) -> TrialWorker:
 
 @pytest.fixture(scope="module")
 def searched(tiny_text: "TinyJob", tmp_path_factory: pytest.TempPathFactory) -> tuple[JobSpec, TrialWorker]:
-    job = make_job(tiny_text, tmp_path_factory.mktemp("sensitivity"))
-    return job, search(job)
+    job = make_job(tiny_text, tmp_path_factory.mktemp("sensitivity"), 6)
+    return job, search_and_score(job)
 
 
 def changes_of(report: SensitivityReport) -> list[tuple[str, Change]]:
@@ -177,13 +153,13 @@ def test_pages_and_pictures_show_what_is_missing_and_take_odd_text(searched: tup
 
 def test_a_study_of_another_sampler_says_what_is_missing_and_measures_it(tiny_image: "TinyJob", tmp_path: Path) -> None:
     job = make_job(
-        tiny_image, tmp_path, target={"table": str(tiny_image.table)}, search={"sampler": "random", "trials": 2}
+        tiny_image, tmp_path, 2, target={"table": str(tiny_image.table)}, search={"sampler": "random", "trials": 2}
     )
     with pytest.raises(
         UsageError, match=r"there is none of the name 'tiny'; run `paretrim search` first, or .*--measure"
     ):
         run_sensitivity(job, quiet)
-    search(job)
+    search_and_score(job)
     before = run_sensitivity(job, quiet)
     assert before.missing == PROBED
     assert before.notes == (
@@ -212,7 +188,7 @@ def test_a_change_that_fails_is_named(tiny_text: "TinyJob", tmp_path: Path, monk
         return evaluate(worker, request)
 
     monkeypatch.setattr(TrialWorker, "evaluate", break_down)
-    report = run_sensitivity(make_job(tiny_text, tmp_path), quiet, measure=True)
+    report = run_sensitivity(make_job(tiny_text, tmp_path, 6), quiet, measure=True)
     (failed,) = (change for _, change in changes_of(report) if change.failure is not None)
     assert (failed.failure, failed.loss) == ("MemoryError: too large", None)
     assert report.notes == ("1 of 12 changes can't be scored, for example: MemoryError: too large",)
@@ -255,10 +231,10 @@ def test_a_sweep_leaves_excluded_units_alone(searched: tuple[JobSpec, TrialWorke
 
 @pytest.mark.slow  # a small model is profiled for real
 def test_a_width_that_the_table_lacks_is_measured_beside_it(tiny_text: "TinyJob", tmp_path: Path) -> None:
-    job = make_job(tiny_text, tmp_path)
+    job = make_job(tiny_text, tmp_path, 6)
     with pytest.raises(MissingEntryError, match="measure with: paretrim profile"):
         run_sweep(job, quiet, keep=(0.1,), format="fp32")
-    own = make_job(tiny_text, tmp_path, target={"sequence_length": tiny_text.sequence_length})
+    own = make_job(tiny_text, tmp_path, 6, target={"sequence_length": tiny_text.sequence_length})
     known = describe(own).table
     known.parent.mkdir(parents=True)
     shutil.copyfile(tiny_text.table, known)
