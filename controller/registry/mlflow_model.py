@@ -1,4 +1,4 @@
-"""A verified artifact as a model in MLflow's form: the file for ONNX Runtime, and an interface that takes raw rows."""
+"""A verified artifact as a model in MLflow's form: an interface that takes raw rows, and what the runtimes load."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from controller.artifact_job import read_job
 from controller.job import JobSpec
+from controller.registry.transformers_flavor import FLAVOR, transformers_flavor
 from evaluators.tasks.base import longest_input
 from workers.export.onnx import ExportError
 from workers.export.verified import VerifiedArtifact
@@ -62,7 +63,7 @@ class NotServableError(ExportError):
 
 
 def write_mlflow_model(artifact: VerifiedArtifact, path: Path, *, model_id: str, run_id: str | None) -> ServedForm:
-    """Write an artifact as an MLflow model with two flavours: python_function and onnx.
+    """Write an artifact as an MLflow model: python_function, onnx, and transformers where plain classes load it.
 
     Args:
         artifact: The artifact; it is copied.
@@ -91,11 +92,11 @@ def write_mlflow_model(artifact: VerifiedArtifact, path: Path, *, model_id: str,
             pip_requirements=list(form.requirements),
         )
     (path / "artifacts" / artifact.folder.resolve().name).rename(path / ARTIFACT_PATH)
-    _add_onnx(model, path)
+    _add_flavors(model, artifact, path)
     return form
 
 
-def _add_onnx(model: Model, path: Path) -> None:
+def _add_flavors(model: Model, artifact: VerifiedArtifact, path: Path) -> None:
     # MLflow would name the places on this machine that files came from.
     served = model.flavors["python_function"]
     served["artifacts"][ARTIFACT] = {"path": ARTIFACT_PATH, "uri": ARTIFACT_PATH}
@@ -108,6 +109,11 @@ def _add_onnx(model: Model, path: Path) -> None:
         onnx_session_options=None,
         code=None,
     )
+    if artifact.report.folder_loader == "transformers":
+        task = read_job(artifact.folder).model.task
+        flavor = transformers_flavor(artifact.folder, task, place=ARTIFACT_PATH, path=path)
+        if flavor is not None:
+            model.add_flavor(FLAVOR, **flavor)
     model.save(path / "MLmodel")
 
 

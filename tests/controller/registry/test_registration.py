@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import mlflow.transformers
 import numpy as np
 import pandas as pd
 import pytest
@@ -43,6 +44,26 @@ def reference(folder, task, rows, max_length):
         logits = session.run(None, {node.name: inputs[node.name] for node in session.get_inputs()})[0][0]
         found.append(np.exp(logits) / np.exp(logits).sum())
     return np.array(found)
+
+
+def test_a_model_of_plain_classes_is_a_pipeline_too(tiny_artifact, registry_uri, text_version):
+    import transformers
+
+    folder = tiny_artifact("tiny_text")
+    assert json.loads((folder / "report.json").read_text())["folder_loader"] == "transformers"
+    mlflow.set_tracking_uri(registry_uri)
+    found = mlflow.transformers.load_model(f"models:/tiny/{text_version.version}")
+    whole = transformers.pipeline(found.task, model=str(folder))
+    assert found("w1 w2 w3")[0]["label"] == whole("w1 w2 w3")[0]["label"]
+    assert found("w1 w2 w3")[0]["score"] == pytest.approx(whole("w1 w2 w3")[0]["score"], rel=1e-5)
+
+
+def test_a_model_that_no_pipeline_can_feed_has_no_such_flavour(tiny_artifact, registry_uri):
+    from mlflow.models import get_model_info
+
+    version = run_register(tiny_artifact("tiny_image"), registry_uri, name="grey")
+    mlflow.set_tracking_uri(registry_uri)
+    assert get_model_info(f"models:/grey/{version.version}").flavors.keys() == {"python_function", "onnx"}
 
 
 def test_a_version_says_where_it_is_from_and_what_was_measured(tiny_artifact, registry_uri, text_version):
