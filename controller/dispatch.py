@@ -14,7 +14,7 @@ from controller.guard import evaluate_guarded
 from controller.progress import StudyProgress
 from controller.ray_session import RayOptions as RayOptions
 from controller.ray_session import ray_session, stop_on_signals
-from controller.service import SearchError, SlotProcess, Snapshot, StudyService
+from controller.service import BESIDE, SearchError, SlotProcess, Snapshot, StudyService, beside
 from controller.study import Study
 from workers.protocol import Worker
 
@@ -44,7 +44,9 @@ def search_inline(
     if study.running:
         raise ValueError(f"no attempt may be open when an inline search starts; got {study.running}; tell them first")
     try:
+        study.keep()
         while not study.finished:
+            study.heed()
             if stop is not None and stop.is_set():
                 study.stop()
             for request in study.ask(1, worker="inline"):
@@ -112,14 +114,14 @@ def _drive(
         last = None
         stop_by = math.inf
         while slots.is_alive() and time.monotonic() < stop_by:
-            snapshot: Snapshot = _call(service.snapshot)
+            snapshot: Snapshot = _call(beside(service.snapshot))
             for process in snapshot.condemned:
                 _end_process(process)
             if on_progress is not None and snapshot.progress != last:
                 on_progress(snapshot.progress)
                 last = snapshot.progress
             if stop_by == math.inf and (stop.is_set() or snapshot.error is not None):
-                _call(service.stop)
+                _call(beside(service.stop), options.drain_s)
                 stop_by = time.monotonic() + options.drain_s
             slots.join(_POLL_S)
     closed: Snapshot = _call(service.close)
@@ -171,7 +173,8 @@ def _start_service(make_study: Callable[[], Study], options: RayOptions) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor = ray.remote(num_cpus=0, max_restarts=0)(_ServiceActor).options(scheduling_strategy=here)
+    remote = ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={BESIDE: 1})(_ServiceActor)
+    actor = remote.options(scheduling_strategy=here)
     service = actor.remote()
     error = _call(service.open, make_study, options.grace_s)
     if error is not None:
@@ -188,7 +191,9 @@ class _ServiceActor(StudyService):
     def open(self, make_study: Callable[[], Study], grace_s: float) -> Exception | None:
         """Open the study; return what went wrong."""
         try:
-            super().__init__(make_study(), grace_s=grace_s)
+            study = make_study()
+            study.keep()
+            super().__init__(study, grace_s=grace_s)
         except Exception as error:
             return error
         return None

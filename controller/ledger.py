@@ -123,6 +123,10 @@ class TrialLedger:
             and self._seen < self._config.space.size
         )
 
+    def want(self, trials: int) -> None:
+        """Take another number of trials as the one that is asked for."""
+        self._config = replace(self._config, trials=trials)
+
     def put(self, trial: TrialRecord) -> None:
         """Add a trial, or replace what is known of it; a role, a rung or a policy never changes."""
         before = self._trials.get(trial.number)

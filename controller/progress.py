@@ -34,6 +34,7 @@ class StudyProgress:
         best: The best policy under the constraints; None before there is one.
         elapsed_s: Seconds since this controller took the study.
         stop: Why nothing more is asked; None while the search goes on.
+        waits_for: What holds the search up, in one line; None for nothing.
     """
 
     trials_done: int
@@ -51,6 +52,7 @@ class StudyProgress:
     best: FrontMember | None
     elapsed_s: float
     stop: StopReason | None
+    waits_for: str | None = None
 
 
 def counted_share(trial: TrialRecord, examples: int | None = None) -> float:

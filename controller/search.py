@@ -48,7 +48,7 @@ class _SearchStages(Stages):
         eta_s = progress.elapsed_s * (total - done) / done if done else None
         self.on_progress(
             Progress(
-                stage="searching",
+                stage=progress.waits_for or "searching",
                 trials_done=done,
                 trials_total=total,
                 failed=progress.failed,
@@ -97,7 +97,7 @@ def run_search(job: JobSpec, on_progress: OnProgress, *, first: Sequence[Policy]
     # Opened here once as well: a conflict shows before Ray starts, and messages to MLflow need the study's identity.
     inside = tuple(policy for policy in first if worker.space.contains(policy))
     factory = StudyFactory(config=config, storage=job.storage, cost_of=priced.costs.costs, first=inside)
-    tracker = _start_tracking(job, repository, factory().id, worker.metric, notes)
+    tracker = _start_tracking(job, repository, factory(stages).id, worker.metric, notes)
     try:
         stages("starting workers")
         progress = search_on_ray(

@@ -1,18 +1,34 @@
 """The study as worker slots and the driver see it: work in batches, heartbeats, and an end for slots that are gone."""
 
+import functools
 import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from controller.progress import StudyProgress
 from controller.study import Study
 from workers.protocol import FailureReason, TrialFailure, TrialReport, TrialRequest
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _BATCH_S = 2.0
 _LARGEST_BATCH = 32
 _IDLE_DEATHS = 5
 _PROGRESS_EVERY_S = 0.5
+_SNAPSHOT_WAIT_S = 0.2
+
+
+BESIDE = "beside"
+"""Calls to the actor that another thread takes than the one which is at the study."""
+
+
+def beside(method: Any) -> Any:
+    """Let a method of the actor be called whatever the study is at."""
+    return method.options(concurrency_group=BESIDE)
 
 
 class WorkerStartError(RuntimeError):
@@ -56,12 +72,14 @@ class Snapshot:
         progress: How far the study is.
         error: Why the search has ended before its time; None if it has not.
         finished: Whether nothing more will happen.
+        parallel: Worker slots that there should be; None for what the job says.
         condemned: Processes of slots that have gone silent; the driver ends them.
     """
 
     progress: StudyProgress
     error: Exception | None
     finished: bool
+    parallel: int | None = None
     condemned: tuple[SlotProcess, ...] = ()
 
 
@@ -78,8 +96,22 @@ class _Slot:
     alive: bool = True
 
 
+def _one_at_a_time(method: Callable[Concatenate["StudyService", P], T]) -> Callable[Concatenate["StudyService", P], T]:
+    """Let no two threads be at the study."""
+
+    @functools.wraps(method)
+    def exclusive(service: "StudyService", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with service._lock:
+            return method(service, *args, **kwargs)
+
+    return exclusive
+
+
 class StudyService:
-    """Serves a study to worker slots. One call at a time: an actor, or a plain object in tests.
+    """Serves a study to worker slots: one thread takes their calls, another one looks on.
+
+    `beat`, `stop` and `snapshot` never wait long, even where the study waits for its database: so slots stay alive, and
+    the driver hears what holds the search up.
 
     Args:
         study: What is served.
@@ -99,7 +131,10 @@ class StudyService:
         self._progress: StudyProgress | None = None
         self._measured_at = 0.0
         self._changed = True
+        self._lock = threading.RLock()
+        self._snapshot = self.snapshot()
 
+    @_one_at_a_time
     def register(self, slot: str, process: SlotProcess) -> int:
         """Take a slot's new process in; what its former one held is given up.
 
@@ -113,6 +148,7 @@ class StudyService:
         self._slots[slot] = _Slot(process=process, incarnation=incarnation, last_beat=self._clock())
         return incarnation
 
+    @_one_at_a_time
     def broken(self, slot: str, message: str) -> None:
         """Hear that the slot's worker could not be built: the next one could not either, so the search ends."""
         self._end(WorkerStartError(f"a worker must load model and data before it scores; slot {slot}: {message}"))
@@ -123,6 +159,7 @@ class StudyService:
         if found is not None and found.alive and found.incarnation == incarnation:
             found.last_beat = self._clock()
 
+    @_one_at_a_time
     def take(self, slot: str, incarnation: int) -> Work:
         """Hand out about two seconds of work.
 
@@ -132,19 +169,14 @@ class StudyService:
         holder = self._holder(slot, incarnation)
         for attempt in [a for a in holder.held if a != holder.began]:
             self._guarded(self._study.give_back, attempt, "its slot asked for other work")
-        holder.held, holder.began = [], None
+        self._hold(holder, [])
         requests: list[TrialRequest] = []
         if self._error is None:
             self._guarded(lambda: requests.extend(self._study.ask(self._batch_size(), worker=slot)))
-        holder.held = [request.attempt for request in requests]
+        self._hold(holder, [request.attempt for request in requests])
         return Work(requests=tuple(requests), stop=not requests and (self._error is not None or self._study.finished))
 
-    def begin(self, slot: str, incarnation: int, attempt: str) -> None:
-        """Hear that the slot has begun with an attempt of its batch."""
-        holder = self._holder(slot, incarnation)
-        holder.began, holder.began_at = attempt, self._clock()
-        holder.last_beat = holder.began_at
-
+    @_one_at_a_time
     def tell(self, slot: str, incarnation: int, result: TrialReport | TrialFailure) -> None:
         """Take a result; one of an attempt that was given up is rejected by its token."""
         holder = self._slots.get(slot)
@@ -152,19 +184,34 @@ class StudyService:
             if holder.began == result.attempt:
                 seconds = self._clock() - holder.began_at
                 self._mean_s = seconds if self._mean_s is None else 0.7 * self._mean_s + 0.3 * seconds
-                holder.began = None
-            holder.held = [attempt for attempt in holder.held if attempt != result.attempt]
-            holder.last_beat = self._clock()
+            self._hold(holder, [attempt for attempt in holder.held if attempt != result.attempt])
         self._idle_deaths = 0
         self._guarded(self._study.tell, result)
 
-    def stop(self) -> None:
-        """Hand out nothing more; what is at work may finish."""
-        self._study.stop()
+    def stop(self, within_s: float | None = None) -> None:
+        """Hand out nothing more; what is at work may finish.
+
+        Args:
+            within_s: Seconds for which a database that does not answer is still waited for; None for no other limit.
+        """
+        self._study.stop(within_s)
         self._changed = True
 
     def snapshot(self) -> Snapshot:
-        """Look after silent slots and say how far the study is."""
+        """Look after silent slots and say how far the study is; while the study is busy, how far it was."""
+        if not self._lock.acquire(timeout=_SNAPSHOT_WAIT_S):
+            progress = replace(
+                self._snapshot.progress, elapsed_s=self._study.elapsed_s, waits_for=self._study.waits_for
+            )
+            return replace(self._snapshot, progress=progress, condemned=())
+        try:
+            self._snapshot = self._look()
+            return self._snapshot
+        finally:
+            self._lock.release()
+
+    def _look(self) -> Snapshot:
+        self._guarded(self._study.heed, changes=False)
         self._reap()
         finished = self._error is not None or self._study.finished
         now = self._clock()
@@ -172,13 +219,28 @@ class StudyService:
             self._progress, self._measured_at, self._changed = self._study.progress(), now, False
         condemned, self._condemned = tuple(self._condemned), []
         progress = replace(self._progress, elapsed_s=self._study.elapsed_s, stop=self._study.stop_reason)
-        return Snapshot(progress=progress, error=self._error, finished=finished, condemned=condemned)
+        return Snapshot(
+            progress=progress,
+            error=self._error,
+            finished=finished,
+            parallel=self._study.wanted_parallel,
+            condemned=condemned,
+        )
 
+    @_one_at_a_time
     def close(self) -> Snapshot:
         """Give back what is still open, and write how the study stands."""
         self._guarded(self._study.close)
         self._changed = True
         return replace(self.snapshot(), finished=True)
+
+    def _hold(self, slot: _Slot, attempts: list[str]) -> None:
+        """Note what a slot has yet to tell; it scores in this order, so it is at work on the first."""
+        began = attempts[0] if attempts else None
+        slot.last_beat = self._clock()
+        if began != slot.began:
+            slot.began_at = slot.last_beat
+        slot.held, slot.began = attempts, began
 
     def _batch_size(self) -> int:
         """About two seconds of work, but so that the last batches are spread over the slots."""
@@ -221,9 +283,9 @@ class StudyService:
                 )
             )
 
-    def _guarded(self, action: Callable[..., object], *arguments: object) -> None:
+    def _guarded(self, action: Callable[..., object], *arguments: object, changes: bool = True) -> None:
         """Do something to the study; what goes wrong ends the search and is told to the driver."""
-        self._changed = True
+        self._changed = self._changed or changes
         try:
             action(*arguments)
         except Exception as error:

@@ -10,7 +10,7 @@ import ray
 from ray.tune import Trainable
 
 from controller.guard import evaluate_guarded
-from controller.service import SlotProcess, Work
+from controller.service import SlotProcess, Work, beside
 from workers.protocol import FailureReason, TrialFailure, TrialRequest, Worker
 
 _STEP_S = 2.0
@@ -73,7 +73,6 @@ class WorkerSlot(Trainable):  # type: ignore[misc]  # ray is untyped
         self._ended.set()
 
     def _score(self, worker: Worker, request: TrialRequest) -> Any:
-        self._service.begin.remote(self._name, self._incarnation, request.attempt)
         watch = None
         if self._timeout_s is not None:
             watch = threading.Timer(self._timeout_s, self._give_up, (request,))
@@ -99,4 +98,4 @@ class WorkerSlot(Trainable):  # type: ignore[misc]  # ray is untyped
 
     def _beat(self, every_s: float) -> None:
         while not self._ended.wait(every_s):
-            self._service.beat.remote(self._name, self._incarnation)
+            beside(self._service.beat).remote(self._name, self._incarnation)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Self
 
+from sqlalchemy.exc import IntegrityError
+
 from controller.feedback import Feedback
 from controller.ledger import DENSE, TrialLedger, first_trials
 from controller.outcome import FailureTally, broken_constraints, check_dense, check_report
@@ -15,6 +17,9 @@ from controller.progress import StudyProgress, measure_progress
 from controller.proposer import Proposal, Proposer
 from controller.racing import Racing
 from controller.samplers import make_sampler
+from controller.storage.holder import Holder
+from controller.storage.lease import take_when_free
+from controller.storage.lease_keeper import LeaseKeeper
 from controller.storage.outbox import DatabaseOutbox
 from controller.storage.records import StudyRecord, StudyState, TellOutcome, TrialRecord, TrialRole, TrialState
 from controller.storage.repository import Repository
@@ -86,6 +91,7 @@ class Study:
         self._record = record
         self._cost_of = cost_of
         self._on_finished = on_finished
+        self._keeper = LeaseKeeper(repository, record)
         self._scores = repository.quality_store(config.evaluation_digest)
         self._open: dict[str, _OpenAttempt] = {}
         self._kept_proposals: dict[int, Proposal] = {}
@@ -112,23 +118,43 @@ class Study:
         cost_of: Callable[[Policy], Costs],
         on_finished: Callable[["Study", TrialRecord], None] | None = None,
         first: Sequence[Policy] = (),
+        holder: Holder | None = None,
+        say: Callable[[str], None] = _logger.warning,
     ) -> Self:
         """Create the study, or continue the one of that name.
 
-        A new one scores the policies in `first` before its sampler proposes any, as far as its trials suffice.
+        A new one scores the policies in `first` before its sampler proposes any, as far as its trials suffice. A
+        controller on another machine that has the study is waited for until it is heard of, or its lease ends.
 
         Raises:
+            StudyHeldError: Another controller has it.
             StudyConflictError: The study exists, and its trials were scored on something else.
             DenseModelError: The study exists, and its dense model is no better than chance.
             RegistryError: The sampler is unknown.
         """
-        record = open_record(config, repository, lambda: first_trials(config.space, cost_of, first, most=config.trials))
+        record = open_record(
+            config,
+            repository,
+            lambda: first_trials(config.space, cost_of, first, most=config.trials),
+            holder=holder,
+            say=say,
+        )
         return cls(config, repository, record, cost_of, on_finished)
 
     @property
     def id(self) -> str:
         """Identity of the study in the database."""
         return self._record.id
+
+    @property
+    def waits_for(self) -> str | None:
+        """What holds the study up, in one line: a database that does not answer. None for nothing."""
+        return self._repository.patience.trouble
+
+    @property
+    def wanted_parallel(self) -> int | None:
+        """Worker slots that were asked for while the study runs; None for what the job says."""
+        return self._keeper.controls.parallel
 
     @property
     def outbox(self) -> DatabaseOutbox:
@@ -227,12 +253,38 @@ class Study:
             self._ledger.wait_again(replace(trial, attempts=trial.attempts - 1))
         return outcome
 
-    def stop(self) -> None:
-        """Ask nothing more."""
+    def keep(self) -> None:
+        """Renew the lease from now on, in the background, and hear what is asked for; `close` ends it."""
+        self._keeper.start()
+
+    def heed(self) -> None:
+        """Do what was asked for while the study runs: another number of trials, or a stop.
+
+        Raises:
+            StudyLostError: Another controller has taken the study over.
+        """
+        if self._keeper.lost is not None:
+            raise self._keeper.lost
+        wanted = self._keeper.controls
+        if wanted.trials is not None and wanted.trials != self.config.trials:
+            self.config = replace(self.config, trials=wanted.trials)
+            self._ledger.want(wanted.trials)
+        if wanted.stop:
+            self.stop()
+
+    def stop(self, within_s: float | None = None) -> None:
+        """Ask nothing more.
+
+        Args:
+            within_s: Seconds for which a database that does not answer is still waited for; None for no other limit.
+        """
         self._stop = self._stop or StopReason.INTERRUPTED
+        if within_s is not None:
+            self._repository.patience.limit(within_s)
 
     def close(self) -> None:
-        """Give back what is still open, and write whether the study is complete."""
+        """Give back what is still open, write whether the study is complete, and release it."""
+        self._keeper.stop()
         for token in list(self._open):
             self.give_back(token, "the search ended before the result came")
         complete = self._stop in (StopReason.TRIALS, StopReason.EXHAUSTED)
@@ -382,7 +434,12 @@ class Study:
 
 
 def open_record(
-    config: StudyConfig, repository: Repository, trials: Callable[[], Sequence[TrialRecord]]
+    config: StudyConfig,
+    repository: Repository,
+    trials: Callable[[], Sequence[TrialRecord]],
+    *,
+    holder: Holder | None = None,
+    say: Callable[[str], None] = _logger.warning,
 ) -> StudyRecord:
     """Create the study in the database, or take the one of that name over, under a fence of its own.
 
@@ -390,20 +447,36 @@ def open_record(
         config: What to search.
         repository: The database.
         trials: Gives the trials that a new study begins with; not called for one that exists.
+        holder: Who takes it; None for this process.
+        say: Told once that another controller must be waited for.
 
     Raises:
         StudyConflictError: The study exists, and its trials were scored on something else.
+        StudyHeldError: Another controller has it.
     """
     found = repository.find_study(config.name)
-    if found is not None:
-        check_same_study(found, config)
-        return repository.take_over(config.name, job_digest=config.job_digest, job=config.job)
-    return repository.create_study(
-        name=config.name,
-        job_digest=config.job_digest,
-        job=config.job,
-        fixed_json=config.fixed_json,
-        space_digest=config.space_digest,
-        objectives=[str(objective) for objective in config.objectives],
-        trials=trials(),
-    )
+    if found is None:
+        try:
+            return repository.create_study(
+                name=config.name,
+                job_digest=config.job_digest,
+                job=config.job,
+                fixed_json=config.fixed_json,
+                space_digest=config.space_digest,
+                objectives=[str(objective) for objective in config.objectives],
+                trials=trials(),
+                holder=holder,
+            )
+        except IntegrityError:
+            # Another controller was faster by a moment.
+            found = repository.find_study(config.name)
+            if found is None:
+                raise
+    check_same_study(found, config)
+
+    def take(outlived: datetime | None) -> StudyRecord:
+        return repository.take_over(
+            config.name, job_digest=config.job_digest, job=config.job, holder=holder, outlived=outlived
+        )
+
+    return take_when_free(take, say)

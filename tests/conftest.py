@@ -4,13 +4,16 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +27,7 @@ from controller.tracking.outbox import OutboxItem
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from benchmarks.postgresql import PostgresServer
     from search_spaces.space import SpaceConfig
     from workers.data import DataConfig
     from workers.model import ModelConfig
@@ -174,6 +178,31 @@ def mlflow_server(free_port: int, tmp_path: Path) -> Iterator[Callable[..., str]
         except subprocess.TimeoutExpired:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait(20)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator["PostgresServer"]:
+    """A real PostgreSQL on loopback. Without its programs tests skip, unless PARETRIM_TEST_POSTGRESQL wants them."""
+    from benchmarks.postgresql import PostgresServer, find_binaries
+
+    if find_binaries() is None and not os.environ.get("PARETRIM_TEST_POSTGRESQL"):
+        pytest.skip("PostgreSQL is not installed (package postgresql)")
+    # Not pytest's folder: only the user who runs the tests may look into that.
+    folder = Path(tempfile.mkdtemp(prefix="paretrim-postgresql-"))
+    server = PostgresServer(folder)
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Address of an empty database, of either kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/deep/paretrim.db"
+    server: PostgresServer = request.getfixturevalue("postgresql")
+    return server.create_database(f"test_{uuid.uuid4().hex[:12]}")
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ def exit_code_of(error: Exception) -> ExitCode:
         if isinstance(error, kind):
             return code
     module = type(error).__module__
+    if module == "controller.storage.lease":
+        return ExitCode.HELD
     if module.startswith("workers.export"):
         return ExitCode.NOT_VERIFIED
     if module.startswith("workers.recovery"):

@@ -20,6 +20,14 @@ READ_ONLY = {"paretrim_read_only": True}
 """Execution option of a connection that only reads, so that it takes no write lock."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_MS = 30_000
+# Without these a machine that vanishes without a word holds a search up for as long as TCP hopes for it: two hours.
+_POSTGRESQL_WAITS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
 _MIGRATION_LOCK = 0x70617265
 
 
@@ -91,8 +99,9 @@ def _create_engine(url: str) -> Engine:
         raise StorageError(f"storage must be a sqlite or postgresql URL; got {shown}")
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
+    waits = {name: value for name, value in _POSTGRESQL_WAITS.items() if name not in parsed.query}
     try:
-        return create_engine(parsed, pool_pre_ping=True)
+        return create_engine(parsed, pool_pre_ping=True, connect_args=waits)
     except ImportError:
         raise StorageError(f"{shown} needs a driver: pip install 'paretrim[postgresql]'") from None
     except SQLAlchemyError as error:

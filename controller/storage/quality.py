@@ -1,14 +1,16 @@
 """Paid scores: quality by evaluation, policy, split and rung, with the score of every example."""
 
 import zlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, RowMapping, Select, Table, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
 
 from controller.storage.engine import READ_ONLY
+from controller.storage.patience import Patience
 from controller.storage.schema import QualityRow
 from evaluators.scores import Quality
 
@@ -27,52 +29,74 @@ def decode_per_example(packed: bytes) -> tuple[float, ...]:
     return tuple(np.frombuffer(zlib.decompress(packed), dtype=_FLOAT).tolist())
 
 
+_SCORES: Table = QualityRow.__table__  # type: ignore[assignment]
+
+
 class QualityStore:
     """Scores that were paid for once.
 
     Args:
         engine: The database.
         evaluation_digest: Digest of all that a quality depends on beside the policy: model, data, method.
+        patience: How an outage of the database is borne; by default one of 20 seconds.
     """
 
-    def __init__(self, engine: Engine, evaluation_digest: str) -> None:
+    def __init__(self, engine: Engine, evaluation_digest: str, patience: Patience | None = None) -> None:
         self._engine = engine
         self._evaluation = evaluation_digest
+        self._patience = patience or Patience(give_up_s=20.0)
 
     def get(self, policy_digest: str, split: str, rung: int | None = None) -> Quality | None:
         """Return the score on the whole split or on a rung, or None if nobody paid for it yet.
 
         The score on the whole split serves for its rungs too.
         """
-        with Session(self._engine.execution_options(**READ_ONLY)) as session:
-            for key in (WHOLE_SPLIT, rung):
-                row = (
-                    session.get(QualityRow, (self._evaluation, policy_digest, split, key)) if key is not None else None
-                )
-                if row is not None:
-                    return _quality(row)
-            return None
+        rungs = [WHOLE_SPLIT] if rung is None else [WHOLE_SPLIT, rung]
+        query = (
+            select(_SCORES)
+            .where(
+                _SCORES.c.evaluation_digest == self._evaluation,
+                _SCORES.c.policy_digest == policy_digest,
+                _SCORES.c.split == split,
+                _SCORES.c.rung.in_(rungs),
+            )
+            .order_by(_SCORES.c.rung)
+        )
+        rows = self._read(query)
+        return _quality(rows[0]) if rows else None
 
     def all_of(self, split: str) -> dict[str, Quality]:
         """Return all scores over the whole split, by policy digest."""
-        query = select(QualityRow).where(
-            QualityRow.evaluation_digest == self._evaluation,
-            QualityRow.split == split,
-            QualityRow.rung == WHOLE_SPLIT,
+        query = select(_SCORES).where(
+            _SCORES.c.evaluation_digest == self._evaluation,
+            _SCORES.c.split == split,
+            _SCORES.c.rung == WHOLE_SPLIT,
         )
-        with Session(self._engine.execution_options(**READ_ONLY)) as session:
-            return {row.policy_digest: _quality(row) for row in session.scalars(query)}
+        return {row["policy_digest"]: _quality(row) for row in self._read(query)}
 
     def put(self, policy_digest: str, split: str, quality: Quality) -> None:
         """Keep a score under the rung that it was made on; where there is one already, that one stays."""
-        with Session(self._engine) as session, session.begin():
-            keep_quality(session, self._evaluation, policy_digest, split, quality)
+
+        def write(_retried: bool) -> None:
+            with self._engine.begin() as connection:
+                keep_quality(connection, self._evaluation, policy_digest, split, quality)
+
+        self._patience.run(write)
+
+    def _read(self, query: Select[Any]) -> Sequence[RowMapping]:
+        def read(_retried: bool) -> Sequence[RowMapping]:
+            with self._engine.connect().execution_options(**READ_ONLY) as connection:
+                return connection.execute(query).mappings().all()
+
+        return self._patience.run(read)
 
 
-def keep_quality(session: Session, evaluation_digest: str, policy_digest: str, split: str, quality: Quality) -> None:
+def keep_quality(
+    connection: Connection, evaluation_digest: str, policy_digest: str, split: str, quality: Quality
+) -> None:
     """Keep a score within a transaction; where there is one already, that one stays."""
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    row = insert(QualityRow).values(
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    row = insert(_SCORES).values(
         evaluation_digest=evaluation_digest,
         policy_digest=policy_digest,
         split=split,
@@ -85,16 +109,16 @@ def keep_quality(session: Session, evaluation_digest: str, policy_digest: str, s
         share=quality.share,
         created_at=datetime.now(UTC),
     )
-    session.execute(row.on_conflict_do_nothing())
+    connection.execute(row.on_conflict_do_nothing())
 
 
-def _quality(row: QualityRow) -> Quality:
+def _quality(row: RowMapping) -> Quality:
     return Quality(
-        metric=row.metric,
-        value=row.value,
-        per_example=decode_per_example(row.per_example),
-        kl_to_dense=row.kl_to_dense,
-        seconds=row.seconds,
-        rung=None if row.rung == WHOLE_SPLIT else row.rung,
-        share=row.share,
+        metric=row["metric"],
+        value=row["value"],
+        per_example=decode_per_example(row["per_example"]),
+        kl_to_dense=row["kl_to_dense"],
+        seconds=row["seconds"],
+        rung=None if row["rung"] == WHOLE_SPLIT else row["rung"],
+        share=row["share"],
     )

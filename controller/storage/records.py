@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from controller.storage.holder import Holder
 from evaluators.scores import Costs, Quality
 from search_spaces.policy import Policy
 
@@ -71,6 +72,21 @@ class TellOutcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Controls:
+    """What the controller of a running study is asked for.
+
+    Attributes:
+        stop: Whether it should stop.
+        parallel: Worker slots; None for what the job says.
+        trials: Number of trials; None for what the job says.
+    """
+
+    stop: bool = False
+    parallel: int | None = None
+    trials: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyRecord:
     """One study.
 
@@ -84,6 +100,10 @@ class StudyRecord:
         space_digest: Digest of the units and their choices.
         objectives: Names of the objectives.
         fence: Counts controllers of the study; only the newest may write.
+        holder: The controller that has it; None for none.
+        held_since: Since when, by the database's clock (UTC).
+        lease_expires: When the holder counts as gone unless it renews, by the database's clock (UTC).
+        controls: What its controller is asked for.
         created: When it was created (UTC).
         updated: When it was last written (UTC).
     """
@@ -97,6 +117,10 @@ class StudyRecord:
     space_digest: str
     objectives: tuple[str, ...]
     fence: int
+    holder: Holder | None = None
+    held_since: datetime | None = None
+    lease_expires: datetime | None = None
+    controls: Controls = Controls()
     created: datetime
     updated: datetime
 

@@ -2,19 +2,24 @@
 
 import logging
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Engine, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Engine, RowMapping, Table, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
+from controller.storage.clock import database_time, read_clock
 from controller.storage.engine import READ_ONLY
+from controller.storage.holder import Holder
+from controller.storage.lease import LEASE_S, StudyHeldError
+from controller.storage.lease import StudyLostError as StudyLostError
+from controller.storage.patience import Patience
 from controller.storage.quality import QualityStore, keep_quality
 from controller.storage.records import (
     AttemptOutcome,
     AttemptRecord,
+    Controls,
     StudyRecord,
     StudyState,
     TellOutcome,
@@ -22,59 +27,86 @@ from controller.storage.records import (
     TrialState,
     canonical_json,
 )
-from controller.storage.rows import study_record, trial_record, trial_row
+from controller.storage.rows import controls_of, score_values, study_record, trial_record, trial_values
 from controller.storage.schema import STUDY_SCHEMA_VERSION, AttemptRow, StudyRow, TrialRow
 from evaluators.scores import Quality
 
+T = TypeVar("T")
+
 _logger = logging.getLogger(__name__)
 
-
-class StudyLostError(RuntimeError):
-    """Another controller has taken the study over; this one must not write to it any more."""
+# Core, not the ORM: each trial goes through here twice, and unit-of-work bookkeeping would be most of its cost.
+_STUDIES: Table = StudyRow.__table__  # type: ignore[assignment]
+_TRIALS: Table = TrialRow.__table__  # type: ignore[assignment]
+_ATTEMPTS: Table = AttemptRow.__table__  # type: ignore[assignment]
+_PAGE = 500
+_NO_HOLDER = {"holder_json": None, "held_since": None, "lease_expires_at": None}
+_NO_WISHES = {"stop_requested_at": None, "wanted_parallel": None, "wanted_trials": None}
 
 
 class Repository:
     """Studies and trials of a database.
 
     Every write to a study names the fence under which its controller took it: a controller that was replaced while
-    it slept can't spoil what its successor does.
+    it slept can't spoil what its successor does. Every write also renews the controller's lease.
+
+    A database that does not answer is asked again, so each of these may take as long as `patience` has it.
 
     Args:
         engine: From `open_database`.
+        patience: How an outage is borne; by default one of 20 seconds.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, patience: Patience | None = None) -> None:
         self.engine = engine
+        self.patience = patience or Patience(give_up_s=20.0)
 
     def studies(self) -> list[StudyRecord]:
         """Return all studies, the newest first."""
-        with self._read() as session:
-            rows = session.scalars(select(StudyRow).order_by(StudyRow.created_at.desc(), StudyRow.name))
-            return [study_record(row) for row in rows]
+        query = select(_STUDIES).order_by(_STUDIES.c.created_at.desc(), _STUDIES.c.name)
+        return self._read(lambda connection: [study_record(row) for row in connection.execute(query).mappings()])
 
     def find_study(self, name: str) -> StudyRecord | None:
         """Return the study of that name, or None."""
-        with self._read() as session:
-            row = session.scalar(select(StudyRow).where(StudyRow.name == name))
+        query = select(_STUDIES).where(_STUDIES.c.name == name)
+
+        def find(connection: Connection) -> StudyRecord | None:
+            row = connection.execute(query).mappings().one_or_none()
             return None if row is None else study_record(row)
+
+        return self._read(find)
 
     def trials(self, study_id: str) -> list[TrialRecord]:
         """Return all trials of a study in order of their numbers."""
-        query = select(TrialRow).where(TrialRow.study_id == study_id).order_by(TrialRow.number)
-        with self._read() as session:
-            return [trial_record(row) for row in session.scalars(query.execution_options(yield_per=500))]
+        return [trial for page in self.pages(study_id) for trial in page]
+
+    def pages(self, study_id: str, size: int = _PAGE) -> Iterator[list[TrialRecord]]:
+        """Yield all trials of a study in order of their numbers, a page at a time."""
+        first = -1
+        while True:
+            query = (
+                select(_TRIALS)
+                .where(_TRIALS.c.study_id == study_id, _TRIALS.c.number > first)
+                .order_by(_TRIALS.c.number)
+                .limit(size)
+            )
+            page = self._read(lambda connection: [trial_record(r) for r in connection.execute(query).mappings()])  # noqa: B023  # called at once
+            if page:
+                yield page
+            if len(page) < size:
+                return
+            first = page[-1].number
 
     def attempts(self, study_id: str) -> list[AttemptRecord]:
         """Return all attempts of a study, by trial and then in the order in which they were made."""
         query = (
-            select(AttemptRow).where(AttemptRow.study_id == study_id).order_by(AttemptRow.number, AttemptRow.ordinal)
+            select(_ATTEMPTS).where(_ATTEMPTS.c.study_id == study_id).order_by(_ATTEMPTS.c.number, _ATTEMPTS.c.ordinal)
         )
-        with self._read() as session:
-            return [_attempt_record(row) for row in session.scalars(query)]
+        return self._read(lambda connection: [_attempt_record(row) for row in connection.execute(query).mappings()])
 
     def quality_store(self, evaluation_digest: str) -> QualityStore:
         """Return the scores that were paid for under this evaluation."""
-        return QualityStore(self.engine, evaluation_digest)
+        return QualityStore(self.engine, evaluation_digest, self.patience)
 
     def create_study(
         self,
@@ -86,75 +118,170 @@ class Repository:
         space_digest: str,
         objectives: Sequence[str],
         trials: Iterable[TrialRecord] = (),
+        holder: Holder | None = None,
     ) -> StudyRecord:
-        """Create a study together with its first trials."""
-        now = datetime.now(UTC)
-        row = StudyRow(
-            id=uuid.uuid4().hex[:12],
-            name=name,
-            schema_version=STUDY_SCHEMA_VERSION,
-            state=StudyState.RUNNING,
-            job_digest=job_digest,
-            job_json=canonical_json(dict(job)),
-            fixed_json=fixed_json,
-            space_digest=space_digest,
-            objectives_json=canonical_json(list(objectives)),
-            fence=1,
-            created_at=now,
-            updated_at=now,
-        )
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
-            session.add(row)
-            session.flush()
-            session.add_all(trial_row(row.id, trial) for trial in trials)
-        return study_record(row)
+        """Create a study together with its first trials; it is then held by this controller.
 
-    def take_over(self, name: str, *, job_digest: str, job: Mapping[str, Any]) -> StudyRecord:
+        Raises:
+            IntegrityError: There is one of that name.
+        """
+        study_id, now = uuid.uuid4().hex[:12], datetime.now(UTC)
+        content = {
+            "id": study_id,
+            "name": name,
+            "schema_version": STUDY_SCHEMA_VERSION,
+            "state": StudyState.RUNNING,
+            "job_digest": job_digest,
+            "job_json": canonical_json(dict(job)),
+            "fixed_json": fixed_json,
+            "space_digest": space_digest,
+            "objectives_json": canonical_json(list(objectives)),
+            "fence": 1,
+            "created_at": now,
+            "updated_at": now,
+        }
+        rows = [trial_values(study_id, trial) for trial in trials]
+
+        def create(retried: bool) -> StudyRecord:
+            with self.engine.begin() as connection:
+                found = _study_row(connection, _STUDIES.c.id == study_id) if retried else None
+                if found is not None:
+                    return study_record(found)
+                held = _held(connection, holder or Holder.current())
+                connection.execute(insert(_STUDIES).values(**content, **held))
+                if rows:
+                    connection.execute(insert(_TRIALS), rows)
+                row = _study_row(connection, _STUDIES.c.id == study_id)
+            assert row is not None
+            return study_record(row)
+
+        return self.patience.run(create)
+
+    def take_over(
+        self,
+        name: str,
+        *,
+        job_digest: str,
+        job: Mapping[str, Any],
+        holder: Holder | None = None,
+        outlived: datetime | None = None,
+    ) -> StudyRecord:
         """Continue a study: shut out its former controller and give up the attempts that it left open.
 
-        Their trials wait again, and the attempt does not count against them.
+        Their trials wait again, and the attempt does not count against them. What a former controller was asked for is
+        forgotten.
+
+        Args:
+            name: The study.
+            job_digest: Digest of the job's content.
+            job: The job as JSON values.
+            holder: Who takes it; None for this process.
+            outlived: A lease that ends at this moment counts as ended.
+
+        Raises:
+            StudyHeldError: Another controller has it, and its lease has not ended.
         """
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
-            row = session.scalars(select(StudyRow).where(StudyRow.name == name).with_for_update()).one()
-            row.fence += 1
-            row.state = StudyState.RUNNING
-            row.job_digest, row.job_json = job_digest, canonical_json(dict(job))
-            row.updated_at = datetime.now(UTC)
-            left = select(AttemptRow).where(AttemptRow.study_id == row.id, AttemptRow.outcome == AttemptOutcome.OPEN)
-            for attempt in session.scalars(left):
-                _interrupt(session, attempt, "the controller ended before the result came")
-        return study_record(row)
+        holder = holder or Holder.current()
+
+        def take(_retried: bool) -> StudyRecord:
+            with self.engine.begin() as connection:
+                row = _study_row(connection, _STUDIES.c.name == name, lock=True)
+                assert row is not None
+                found = study_record(row)
+                _check_free(connection, found, holder, outlived)
+                same = found.holder == holder
+                values = {
+                    "fence": row["fence"] + 1,
+                    "state": StudyState.RUNNING,
+                    "job_digest": job_digest,
+                    "job_json": canonical_json(dict(job)),
+                    "updated_at": datetime.now(UTC),
+                    **_held(connection, holder),
+                    **({"held_since": row["held_since"]} if same else _NO_WISHES),
+                }
+                connection.execute(update(_STUDIES).where(_STUDIES.c.id == row["id"]).values(**values))
+                left = select(_ATTEMPTS).where(
+                    _ATTEMPTS.c.study_id == row["id"], _ATTEMPTS.c.outcome == AttemptOutcome.OPEN
+                )
+                for attempt in connection.execute(left).mappings().all():
+                    _interrupt(connection, attempt, "the controller ended before the result came")
+                taken = _study_row(connection, _STUDIES.c.id == row["id"])
+            assert taken is not None
+            return study_record(taken)
+
+        return self.patience.run(take)
+
+    def renew(self, study: StudyRecord) -> Controls:
+        """Keep the study for another while, and return what its controller is asked for; an outage is not borne.
+
+        Raises:
+            StudyLostError: Another controller has taken it over.
+            DBAPIError: The database does not answer.
+        """
+        with self.engine.begin() as connection:
+            _pass_fence(connection, study)
+            row = _study_row(connection, _STUDIES.c.id == study.id)
+        assert row is not None
+        return controls_of(row)
+
+    def ask_for(self, name: str, wishes: Controls) -> StudyRecord | None:
+        """Ask the controller of a study for something; return the study as it is then, or None for none of that name.
+
+        What is None, or False, in the wishes stays as it was asked for before.
+        """
+        values: dict[str, Any] = {}
+        if wishes.stop:
+            values["stop_requested_at"] = datetime.now(UTC)
+        if wishes.parallel is not None:
+            values["wanted_parallel"] = wishes.parallel
+        if wishes.trials is not None:
+            values["wanted_trials"] = wishes.trials
+
+        def write(_retried: bool) -> StudyRecord | None:
+            with self.engine.begin() as connection:
+                if values:
+                    connection.execute(update(_STUDIES).where(_STUDIES.c.name == name).values(**values))
+                row = _study_row(connection, _STUDIES.c.name == name)
+            return None if row is None else study_record(row)
+
+        return self.patience.run(write)
 
     def set_state(self, study: StudyRecord, state: StudyState) -> None:
-        """Write what the study is doing."""
-        with self._write(study) as (_session, row):
-            row.state = state
+        """Write how the study ended, and release it."""
+        values = {"state": state, **_NO_HOLDER, **_NO_WISHES}
+
+        def write(connection: Connection, _retried: bool) -> None:
+            connection.execute(update(_STUDIES).where(_STUDIES.c.id == study.id).values(**values))
+
+        self._write(study, write)
 
     def put_trial(self, study: StudyRecord, trial: TrialRecord) -> None:
         """Write a whole trial that needs no worker: a repeat, one paid for before, or one whose costs are too high."""
-        with self._write(study) as (session, _):
-            session.merge(trial_row(study.id, trial))
+        self._write(study, lambda connection, _retried: _put(connection, study, trial))
 
     def start_attempt(self, study: StudyRecord, trial: TrialRecord, *, worker: str) -> None:
         """Write a whole trial, and that a worker is asked for its scores under the token that it bears."""
         assert trial.attempt is not None
-        attempts = select(func.max(AttemptRow.ordinal)).where(
-            AttemptRow.study_id == study.id, AttemptRow.number == trial.number
+        earlier = (
+            select(func.coalesce(func.max(_ATTEMPTS.c.ordinal), 0) + 1)
+            .where(_ATTEMPTS.c.study_id == study.id, _ATTEMPTS.c.number == trial.number)
+            .scalar_subquery()
         )
-        with self._write(study) as (session, _):
-            session.merge(trial_row(study.id, trial))
-            session.flush()
-            session.add(
-                AttemptRow(
-                    token=trial.attempt,
-                    study_id=study.id,
-                    number=trial.number,
-                    ordinal=1 + (session.scalar(attempts) or 0),
-                    worker=worker,
-                    outcome=AttemptOutcome.OPEN,
-                    started_at=datetime.now(UTC),
-                )
-            )
+        attempt = {
+            "token": trial.attempt,
+            "study_id": study.id,
+            "number": trial.number,
+            "ordinal": earlier,
+            "worker": worker,
+            "outcome": AttemptOutcome.OPEN,
+            "started_at": datetime.now(UTC),
+        }
+
+        def write(connection: Connection, _retried: bool) -> None:
+            _put(connection, study, trial)
+            connection.execute(_inserting(connection, _ATTEMPTS).values(**attempt).on_conflict_do_nothing())
+
+        self._write(study, write)
 
     def complete(
         self, study: StudyRecord, token: str, quality: Quality, *, evaluation_digest: str, split: str
@@ -163,17 +290,19 @@ class Repository:
 
         An estimate from a trial that stopped early is the trial's alone: it depends on what the trial was up against.
         """
-        with self._write(study) as (session, _):
-            attempt, outcome = _open_attempt(session, study, token)
-            if attempt is None:
-                return outcome
-            row = session.get_one(TrialRow, (study.id, attempt.number))
-            trial = trial_record(row).scored(quality)
-            session.merge(trial_row(study.id, trial))
-            _end(attempt, AttemptOutcome.REPORTED)
+
+        def write(connection: Connection, retried: bool) -> TellOutcome:
+            number = _end(connection, study, token, AttemptOutcome.REPORTED)
+            if number is None:
+                return _why_not(connection, study, token, AttemptOutcome.REPORTED if retried else None)
+            where = (_TRIALS.c.study_id == study.id) & (_TRIALS.c.number == number)
+            row = connection.execute(select(_TRIALS).where(where)).mappings().one()
+            connection.execute(update(_TRIALS).where(where).values(**score_values(trial_record(row).scored(quality))))
             if not quality.stopped_early:
-                keep_quality(session, evaluation_digest, row.policy_digest, split, quality)
-        return TellOutcome.ACCEPTED
+                keep_quality(connection, evaluation_digest, row["policy_digest"], split, quality)
+            return TellOutcome.ACCEPTED
+
+        return self._write(study, write)
 
     def fail(self, study: StudyRecord, token: str, *, reason: str, message: str, retry: bool) -> TellOutcome:
         """Record why an attempt brought no scores, once.
@@ -185,85 +314,192 @@ class Repository:
             message: What happened, for people.
             retry: Whether the trial waits for another attempt; else it has failed.
         """
-        with self._write(study) as (session, _):
-            attempt, outcome = _open_attempt(session, study, token)
-            if attempt is None:
-                return outcome
-            row = session.get_one(TrialRow, (study.id, attempt.number))
-            row.state = TrialState.WAITING if retry else TrialState.FAIL
-            if not retry:
-                row.failure_reason, row.failure_message, row.finished_at = reason, message, datetime.now(UTC)
-            _end(attempt, AttemptOutcome.FAILED, reason, message)
-        return TellOutcome.ACCEPTED
+        values: dict[str, Any] = {"state": TrialState.WAITING}
+        if not retry:
+            values = {
+                "state": TrialState.FAIL,
+                "failure_reason": reason,
+                "failure_message": message,
+                "finished_at": datetime.now(UTC),
+            }
+
+        def write(connection: Connection, retried: bool) -> TellOutcome:
+            number = _end(connection, study, token, AttemptOutcome.FAILED, reason, message)
+            if number is None:
+                return _why_not(connection, study, token, AttemptOutcome.FAILED if retried else None)
+            where = (_TRIALS.c.study_id == study.id) & (_TRIALS.c.number == number)
+            connection.execute(update(_TRIALS).where(where).values(**values))
+            return TellOutcome.ACCEPTED
+
+        return self._write(study, write)
 
     def interrupt(self, study: StudyRecord, token: str, message: str) -> TellOutcome:
         """Give up an attempt through no fault of its policy; the trial waits again."""
-        with self._write(study) as (session, _):
-            attempt, outcome = _open_attempt(session, study, token)
-            if attempt is None:
-                return outcome
-            _interrupt(session, attempt, message)
-        return TellOutcome.ACCEPTED
 
-    @contextmanager
-    def _read(self) -> Iterator[Session]:
-        with Session(self.engine.execution_options(**READ_ONLY)) as session:
-            yield session
+        def write(connection: Connection, retried: bool) -> TellOutcome:
+            row = connection.execute(select(_ATTEMPTS).where(_ATTEMPTS.c.token == token)).mappings().one_or_none()
+            if row is None or row["study_id"] != study.id or row["outcome"] != AttemptOutcome.OPEN:
+                return _why_not(connection, study, token, AttemptOutcome.INTERRUPTED if retried else None)
+            _interrupt(connection, row, message)
+            return TellOutcome.ACCEPTED
 
-    @contextmanager
-    def _write(self, study: StudyRecord) -> Iterator[tuple[Session, StudyRow]]:
-        with Session(self.engine) as session, session.begin():
-            row = session.scalars(select(StudyRow).where(StudyRow.id == study.id).with_for_update()).one_or_none()
-            if row is None or row.fence != study.fence:
-                raise StudyLostError(
-                    f"only the newest controller of study {study.name!r} may write to it; this one is number "
-                    f"{study.fence}, the newest {row.fence if row else 'gone with the study'}; stop this one"
-                )
-            row.updated_at = datetime.now(UTC)
-            yield session, row
+        return self._write(study, write)
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        def read(_retried: bool) -> T:
+            with self.engine.connect().execution_options(**READ_ONLY) as connection:
+                return work(connection)
+
+        return self.patience.run(read)
+
+    def _write(self, study: StudyRecord, work: Callable[[Connection, bool], T]) -> T:
+        """Do something to a study that this controller has.
+
+        Args:
+            study: The study.
+            work: Gets the connection, and whether it was tried before without hearing what became of it.
+        """
+
+        def write(retried: bool) -> T:
+            with self.engine.begin() as connection:
+                _pass_fence(connection, study)
+                return work(connection, retried)
+
+        return self.patience.run(write)
 
 
-def _open_attempt(session: Session, study: StudyRecord, token: str) -> tuple[AttemptRow | None, TellOutcome]:
-    """Return the attempt if it may be told, else what becomes of the result."""
-    attempt = session.get(AttemptRow, token)
-    if attempt is None or attempt.study_id != study.id:
+def _study_row(connection: Connection, condition: Any, *, lock: bool = False) -> RowMapping | None:
+    query = select(_STUDIES).where(condition)
+    return connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
+
+
+def _held(connection: Connection, holder: Holder) -> dict[str, Any]:
+    """Columns of a lease that begins now."""
+    return {
+        "holder_json": holder.to_json(),
+        "held_since": read_clock(connection),
+        "lease_expires_at": database_time(connection, LEASE_S),
+    }
+
+
+def _check_free(connection: Connection, study: StudyRecord, holder: Holder, outlived: datetime | None) -> None:
+    """Refuse a study that another controller has.
+
+    Raises:
+        StudyHeldError: Its lease has not ended, and its process may be there.
+    """
+    if study.holder is None or study.holder == holder or study.lease_expires is None:
+        return
+    if study.lease_expires in (outlived, None) or study.lease_expires <= read_clock(connection):
+        return
+    if not study.holder.is_gone():
+        raise StudyHeldError(study.name, study.holder, study.held_since or study.updated, study.lease_expires)
+
+
+def _pass_fence(connection: Connection, study: StudyRecord) -> None:
+    """Renew the lease, and with it lock the study's row for the transaction.
+
+    Raises:
+        StudyLostError: Another controller has taken it over.
+    """
+    renewal = (
+        update(_STUDIES)
+        .where(_STUDIES.c.id == study.id, _STUDIES.c.fence == study.fence)
+        .values(updated_at=datetime.now(UTC), lease_expires_at=database_time(connection, LEASE_S))
+    )
+    if connection.execute(renewal).rowcount:
+        return
+    newest = connection.scalar(select(_STUDIES.c.fence).where(_STUDIES.c.id == study.id))
+    raise StudyLostError(
+        f"only the newest controller of study {study.name!r} may write to it; this one is number "
+        f"{study.fence}, the newest {newest or 'gone with the study'}; stop this one"
+    )
+
+
+def _inserting(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+def _put(connection: Connection, study: StudyRecord, trial: TrialRecord) -> None:
+    values = trial_values(study.id, trial)
+    changed = {name: value for name, value in values.items() if name not in ("study_id", "number")}
+    statement = _inserting(connection, _TRIALS).values(**values)
+    connection.execute(statement.on_conflict_do_update(index_elements=["study_id", "number"], set_=changed))
+
+
+def _end(
+    connection: Connection,
+    study: StudyRecord,
+    token: str,
+    outcome: AttemptOutcome,
+    reason: str | None = None,
+    message: str | None = None,
+) -> int | None:
+    """End an attempt that is open; return the number of its trial, or None where it is not open."""
+    ended = (
+        update(_ATTEMPTS)
+        .where(
+            _ATTEMPTS.c.token == token,
+            _ATTEMPTS.c.study_id == study.id,
+            _ATTEMPTS.c.outcome == AttemptOutcome.OPEN,
+        )
+        .values(outcome=outcome, reason=reason, message=message, ended_at=datetime.now(UTC))
+        .returning(_ATTEMPTS.c.number)
+    )
+    number: int | None = connection.scalar(ended)
+    return number
+
+
+def _why_not(connection: Connection, study: StudyRecord, token: str, own: AttemptOutcome | None) -> TellOutcome:
+    """Say what becomes of a result for an attempt that is not open.
+
+    Args:
+        connection: The database.
+        study: The study.
+        token: The attempt.
+        own: How it ended if an earlier try of the same write has reached the database; None for the first try.
+    """
+    row = connection.execute(select(_ATTEMPTS).where(_ATTEMPTS.c.token == token)).mappings().one_or_none()
+    if row is None or row["study_id"] != study.id:
         _logger.warning("rejected a result of study %s: attempt %r is unknown", study.name, token)
-        return None, TellOutcome.REJECTED
-    if attempt.outcome == AttemptOutcome.OPEN:
-        return attempt, TellOutcome.ACCEPTED
-    if attempt.outcome == AttemptOutcome.REPORTED:
-        return None, TellOutcome.REPEATED
+        return TellOutcome.REJECTED
+    if row["outcome"] == own:
+        return TellOutcome.ACCEPTED
+    if row["outcome"] == AttemptOutcome.REPORTED:
+        return TellOutcome.REPEATED
     _logger.warning(
         "rejected a late result of study %s, trial %d: attempt %d had been given up (%s)",
         study.name,
-        attempt.number,
-        attempt.ordinal,
-        attempt.message,
+        row["number"],
+        row["ordinal"],
+        row["message"],
     )
-    return None, TellOutcome.REJECTED
+    return TellOutcome.REJECTED
 
 
-def _end(attempt: AttemptRow, outcome: AttemptOutcome, reason: str | None = None, message: str | None = None) -> None:
-    attempt.outcome, attempt.reason, attempt.message = outcome, reason, message
-    attempt.ended_at = datetime.now(UTC)
+def _interrupt(connection: Connection, attempt: RowMapping, message: str) -> None:
+    interrupted = AttemptOutcome.INTERRUPTED
+    connection.execute(
+        update(_ATTEMPTS)
+        .where(_ATTEMPTS.c.token == attempt["token"])
+        .values(outcome=interrupted, reason=interrupted, message=message, ended_at=datetime.now(UTC))
+    )
+    connection.execute(
+        update(_TRIALS)
+        .where(_TRIALS.c.study_id == attempt["study_id"], _TRIALS.c.number == attempt["number"])
+        .values(state=TrialState.WAITING, attempt_count=_TRIALS.c.attempt_count - 1)
+    )
 
 
-def _interrupt(session: Session, attempt: AttemptRow, message: str) -> None:
-    _end(attempt, AttemptOutcome.INTERRUPTED, AttemptOutcome.INTERRUPTED, message)
-    row = session.get_one(TrialRow, (attempt.study_id, attempt.number))
-    row.state = TrialState.WAITING
-    row.attempt_count -= 1
-
-
-def _attempt_record(row: AttemptRow) -> AttemptRecord:
+def _attempt_record(row: RowMapping) -> AttemptRecord:
     return AttemptRecord(
-        token=row.token,
-        trial=row.number,
-        ordinal=row.ordinal,
-        worker=row.worker,
-        outcome=AttemptOutcome(row.outcome),
-        reason=row.reason,
-        message=row.message,
-        started=row.started_at,
-        ended=row.ended_at,
+        token=row["token"],
+        trial=row["number"],
+        ordinal=row["ordinal"],
+        worker=row["worker"],
+        outcome=AttemptOutcome(row["outcome"]),
+        reason=row["reason"],
+        message=row["message"],
+        started=row["started_at"],
+        ended=row["ended_at"],
     )

@@ -55,7 +55,7 @@ class Base(DeclarativeBase):
 
 
 class StudyRow(Base):
-    """A study. Holder and expiry of a lease would be columns here, beside the fence."""
+    """A study, who holds it and until when, and what its controller was asked for while it runs."""
 
     __tablename__ = "studies"
 
@@ -69,6 +69,12 @@ class StudyRow(Base):
     space_digest: Mapped[str]
     objectives_json: Mapped[str]
     fence: Mapped[int]
+    holder_json: Mapped[str | None]
+    held_since: Mapped[datetime | None]
+    lease_expires_at: Mapped[datetime | None]
+    stop_requested_at: Mapped[datetime | None]
+    wanted_parallel: Mapped[int | None]
+    wanted_trials: Mapped[int | None]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
 

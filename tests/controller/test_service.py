@@ -50,7 +50,6 @@ def service(study: Study, clock: Clock) -> StudyService:
 
 
 def score(service: StudyService, request: TrialRequest, clock: Clock, seconds: float, slot: str = "a") -> None:
-    service.begin(slot, 1, request.attempt)
     clock.now += seconds
     service.tell(slot, 1, SimulatedWorker(SimulatedConfig(space=SPACE)).evaluate(request))
 
@@ -80,7 +79,6 @@ def test_a_new_process_of_a_slot_gives_up_what_the_former_held(
     service.register("a", HERE)
     score(service, service.take("a", 1).requests[0], clock, 0.4)
     batch = service.take("a", 1).requests
-    service.begin("a", 1, batch[0].attempt)
     assert service.register("a", HERE) == 2
     attempts = {a.token: a for a in repository.attempts(study.id)}
     assert attempts[batch[0].attempt].reason == FailureReason.WORKER_DIED
@@ -95,7 +93,6 @@ def test_a_silent_slot_is_condemned_and_its_trial_retried(service: StudyService,
     service.register("b", SlotProcess(node_id="n", pid=12))
     score(service, service.take("a", 1).requests[0], clock, 4.0)
     (request,) = service.take("a", 1).requests
-    service.begin("a", 1, request.attempt)
     for _ in range(3):
         clock.now += 5.0
         service.beat("b", 1)
@@ -113,8 +110,7 @@ def test_a_silent_slot_is_condemned_and_its_trial_retried(service: StudyService,
 
 def test_a_beating_slot_may_take_its_time(service: StudyService, clock: Clock) -> None:
     service.register("a", HERE)
-    (dense,) = service.take("a", 1).requests
-    service.begin("a", 1, dense.attempt)
+    assert service.take("a", 1).requests
     for _ in range(20):
         clock.now += 9.0
         service.beat("a", 1)

@@ -21,11 +21,11 @@ def test_an_older_schema_is_refused_with_the_upgrade_command(
 ) -> None:
     folder = tmp_path / "migrations"
     shutil.copytree(engine.MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "0004_next.py").write_text(
-        "revision = '0004'\ndown_revision = '0003'\nbranch_labels = None\ndepends_on = None\ndef upgrade():\n    pass\n"
+    (folder / "versions" / "0005_next.py").write_text(
+        "revision = '0005'\ndown_revision = '0004'\nbranch_labels = None\ndepends_on = None\ndef upgrade():\n    pass\n"
     )
     monkeypatch.setattr(engine, "MIGRATIONS", folder)
-    with pytest.raises(StorageError, match=r"has schema 0003, .* needs 0004; .*paretrim db upgrade --storage sqlite"):
+    with pytest.raises(StorageError, match=r"has schema 0004, .* needs 0005; .*paretrim db upgrade --storage sqlite"):
         open_database(url)
 
 

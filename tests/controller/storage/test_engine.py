@@ -8,7 +8,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import inspect, text
 
 from controller.storage import Repository, StorageError, engine, open_database, upgrade_database
 from controller.storage.quality import QualityStore, encode_per_example
@@ -24,8 +24,7 @@ _OLD_ROWS = (
     f"""'{Policy({"layer.0": Choice(4, "w8a8")}).to_json()}', 'complete', 1, 0.75, 1.5, 100)""",
     "INSERT INTO attempts (token, study_id, number, ordinal, worker, outcome, started_at) VALUES "
     f"('t', 's', 0, 1, 'slot 0', 'reported', '{_MOMENT}')",
-    "INSERT INTO quality_scores VALUES "
-    f"('e', 'd', 'search', 0, 'accuracy', 0.75, 0.1, 2.5, X'{encode_per_example((1.0, 0.0)).hex()}', '{_MOMENT}')",
+    f"INSERT INTO quality_scores VALUES ('e', 'd', 'search', 0, 'accuracy', 0.75, 0.1, 2.5, PACKED, '{_MOMENT}')",
 )
 
 
@@ -33,15 +32,15 @@ def url_of(folder: Path) -> str:
     return f"sqlite:///{folder}/deep/paretrim.db"
 
 
-def test_an_empty_database_gets_the_tables_of_the_models(tmp_path: Path) -> None:
-    database = open_database(url_of(tmp_path))
+def test_an_empty_database_gets_the_tables_of_the_models(storage_url: str) -> None:
+    database = open_database(storage_url)
     with database.connect() as connection:
         context = MigrationContext.configure(
             connection, opts={"version_table": engine.VERSION_TABLE, "compare_type": True}
         )
         assert compare_metadata(context, Base.metadata) == []
         assert set(inspect(connection).get_table_names()) == {*Base.metadata.tables, engine.VERSION_TABLE}
-    open_database(url_of(tmp_path)).dispose()
+    open_database(storage_url).dispose()
     database.dispose()
 
 
@@ -99,9 +98,9 @@ def test_tables_of_another_program_are_left_alone(tmp_path: Path) -> None:
         open_database(f"sqlite:///{tmp_path}/other.db")
 
 
-def test_an_upgrade_of_this_release_changes_nothing(tmp_path: Path) -> None:
-    assert upgrade_database(url_of(tmp_path)) == (None, "0003")
-    assert upgrade_database(url_of(tmp_path)) == ("0003", "0003")
+def test_an_upgrade_of_this_release_changes_nothing(storage_url: str) -> None:
+    assert upgrade_database(storage_url) == (None, "0004")
+    assert upgrade_database(storage_url) == ("0004", "0004")
 
 
 @pytest.fixture
@@ -109,9 +108,9 @@ def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that knows one more migration than this one."""
     folder = tmp_path / "migrations"
     shutil.copytree(engine.MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "0004_next.py").write_text(
+    (folder / "versions" / "0005_next.py").write_text(
         "import sqlalchemy as sa\nfrom alembic import op\n"
-        "revision = '0004'\ndown_revision = '0003'\nbranch_labels = None\ndepends_on = None\n"
+        "revision = '0005'\ndown_revision = '0004'\nbranch_labels = None\ndepends_on = None\n"
         "def upgrade():\n    op.add_column('studies', sa.Column('lease_holder', sa.Text(), nullable=True))\n"
     )
     monkeypatch.setattr(engine, "MIGRATIONS", folder)
@@ -123,27 +122,30 @@ def test_upgrade_brings_an_older_database_forward(
     url = url_of(tmp_path)
     open_database(url).dispose()
     request.getfixturevalue("next_release")
-    assert upgrade_database(url) == ("0003", "0004")
+    assert upgrade_database(url) == ("0004", "0005")
     database = open_database(url)
     assert "lease_holder" in {column["name"] for column in inspect(database).get_columns("studies")}
     database.dispose()
 
 
-def test_the_first_schema_is_brought_forward_with_its_rows(tmp_path: Path) -> None:
+def test_the_first_schema_is_brought_forward_with_its_rows(storage_url: str) -> None:
     """Scores of old studies were all made on whole splits."""
-    path = tmp_path / "old.db"
     before = {"studies": 0, "trials": 0, "attempts": 0}
     script = engine._script_config()
-    with create_engine(f"sqlite:///{path}").begin() as connection:
+    old = engine._create_engine(storage_url)
+    bits = encode_per_example((1.0, 0.0)).hex()
+    packed = f"X'{bits}'" if old.dialect.name == "sqlite" else f"decode('{bits}', 'hex')"
+    with old.begin() as connection:
         script.attributes["connection"] = connection
         command.upgrade(script, "0001")
         for statement in _OLD_ROWS:
-            connection.exec_driver_sql(statement)
+            connection.exec_driver_sql(statement.replace("PACKED", packed))
         before = {table: connection.execute(text(f"SELECT * FROM {table}")).mappings().all() for table in before}
-    with pytest.raises(StorageError, match=r"has schema 0001, and this program needs 0003"):
-        open_database(f"sqlite:///{path}")
-    assert upgrade_database(f"sqlite:///{path}") == ("0001", "0003")
-    database = open_database(f"sqlite:///{path}")
+    old.dispose()
+    with pytest.raises(StorageError, match=r"has schema 0001, and this program needs 0004"):
+        open_database(storage_url)
+    assert upgrade_database(storage_url) == ("0001", "0004")
+    database = open_database(storage_url)
     with database.connect() as connection:
         for table, rows in before.items():
             now = connection.execute(text(f"SELECT * FROM {table}")).mappings().all()

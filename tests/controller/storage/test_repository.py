@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -58,8 +57,8 @@ def running(number: int, token: str, attempts: int = 1) -> TrialRecord:
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Iterator[Repository]:
-    database = open_database(f"sqlite:///{tmp_path}/paretrim.db")
+def repository(storage_url: str) -> Iterator[Repository]:
+    database = open_database(storage_url)
     yield Repository(database)
     database.dispose()
 
