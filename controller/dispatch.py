@@ -105,16 +105,22 @@ def _drive(
     stop: threading.Event,
 ) -> StudyProgress:
     """Watch over the search until Tune has ended all slots, then close the study."""
+    from controller.slots import SlotSupply
+
     tune_error: list[BaseException] = []
+    supply = SlotSupply(options.parallel)
     with tempfile.TemporaryDirectory(prefix="paretrim-tune-", ignore_cleanup_errors=True) as folder:
         slots = threading.Thread(
-            target=_run_slots, args=(service, make_worker, options, folder, tune_error), daemon=True
+            target=_run_slots, args=(service, make_worker, options, supply, folder, tune_error), daemon=True
         )
         slots.start()
         last = None
         stop_by = math.inf
         while slots.is_alive() and time.monotonic() < stop_by:
             snapshot: Snapshot = _call(beside(service.snapshot))
+            supply.wanted = snapshot.parallel or options.parallel
+            if snapshot.finished:
+                supply.end()
             for process in snapshot.condemned:
                 _end_process(process)
             if on_progress is not None and snapshot.progress != last:
@@ -135,7 +141,12 @@ def _drive(
 
 
 def _run_slots(
-    service: Any, make_worker: Callable[[], Worker], options: RayOptions, folder: str, errors: list[BaseException]
+    service: Any,
+    make_worker: Callable[[], Worker],
+    options: RayOptions,
+    supply: Any,
+    folder: str,
+    errors: list[BaseException],
 ) -> None:
     """Let Tune keep the slots running until each says that it is done."""
     from ray import tune
@@ -153,7 +164,7 @@ def _run_slots(
         resources = {"cpu": options.cpus_per_worker, "gpu": options.gpus_per_worker}
         tune.Tuner(
             tune.with_resources(slot, resources),
-            param_space={"slot": tune.grid_search(list(range(options.parallel)))},
+            tune_config=tune.TuneConfig(search_alg=supply, num_samples=-1),
             run_config=tune.RunConfig(
                 name="slots",
                 storage_path=folder,

@@ -18,6 +18,8 @@ _ENVIRONMENT = {
     # Tune's loggers write every result to four files; nothing here reads them.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # As many slots may wait for a place as there should be; the supply of slots knows how many.
+    "TUNE_MAX_PENDING_TRIALS_PG": "100000",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -80,7 +82,9 @@ def _connection(options: RayOptions, address: str | None) -> Iterator[None]:
     if address:
         ray.init(address=address, **quiet)
     else:
+        # Without an address Ray would attach to whatever cluster somebody has started on this machine.
         ray.init(
+            address="local",
             num_cpus=max(os.cpu_count() or 1, math.ceil(options.parallel * options.cpus_per_worker)),
             include_dashboard=False,
             object_store_memory=_OBJECT_STORE_BYTES,

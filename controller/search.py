@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from controller.disk_space import check_disk_space
 from controller.dispatch import RayOptions, search_on_ray
 from controller.front import FrontMember
 from controller.guard import evaluate_guarded
@@ -84,10 +85,13 @@ def run_search(job: JobSpec, on_progress: OnProgress, *, first: Sequence[Policy]
     stages = _SearchStages(on_progress)
     stages("reading the model")
     repository = Repository(open_database(job.storage))
+    # Again where the study is opened; here, so that nobody waits for a model that can't be searched just now.
+    repository.check_free(job.name)
     description = describe(job)
     check_data(description.spec)
     priced = price(job, description, stages)
     spec = priced.description.spec
+    check_disk_space(spec.cache_dir, priced.description.space)
     notes = list(priced.notes)
     stages("reading model and data")
     worker = TrialWorker(spec)

@@ -58,10 +58,12 @@ class Work:
     Attributes:
         requests: Policies to score, in this order; none means: ask again soon.
         stop: Whether nothing more will come.
+        dismissed: Whether that is so as there are more slots than there should be, and not as the search is over.
     """
 
     requests: tuple[TrialRequest, ...] = ()
     stop: bool = False
+    dismissed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,11 +172,14 @@ class StudyService:
         for attempt in [a for a in holder.held if a != holder.began]:
             self._guarded(self._study.give_back, attempt, "its slot asked for other work")
         self._hold(holder, [])
+        if self._is_surplus() and not self.is_over():
+            holder.alive = False
+            return Work(stop=True, dismissed=True)
         requests: list[TrialRequest] = []
         if self._error is None:
             self._guarded(lambda: requests.extend(self._study.ask(self._batch_size(), worker=slot)))
         self._hold(holder, [request.attempt for request in requests])
-        return Work(requests=tuple(requests), stop=not requests and (self._error is not None or self._study.finished))
+        return Work(requests=tuple(requests), stop=not requests and self.is_over())
 
     @_one_at_a_time
     def tell(self, slot: str, incarnation: int, result: TrialReport | TrialFailure) -> None:
@@ -197,6 +202,10 @@ class StudyService:
         self._study.stop(within_s)
         self._changed = True
 
+    def is_over(self) -> bool:
+        """Whether nothing more will be handed out or told."""
+        return self._error is not None or self._study.finished
+
     def snapshot(self) -> Snapshot:
         """Look after silent slots and say how far the study is; while the study is busy, how far it was."""
         if not self._lock.acquire(timeout=_SNAPSHOT_WAIT_S):
@@ -213,7 +222,7 @@ class StudyService:
     def _look(self) -> Snapshot:
         self._guarded(self._study.heed, changes=False)
         self._reap()
-        finished = self._error is not None or self._study.finished
+        finished = self.is_over()
         now = self._clock()
         if self._progress is None or (self._changed and (finished or now - self._measured_at >= _PROGRESS_EVERY_S)):
             self._progress, self._measured_at, self._changed = self._study.progress(), now, False
@@ -241,6 +250,11 @@ class StudyService:
         if began != slot.began:
             slot.began_at = slot.last_beat
         slot.held, slot.began = attempts, began
+
+    def _is_surplus(self) -> bool:
+        """Whether there are more slots than were asked for."""
+        wanted = self._study.wanted_parallel
+        return wanted is not None and sum(slot.alive for slot in self._slots.values()) > wanted
 
     def _batch_size(self) -> int:
         """About two seconds of work, but so that the last batches are spread over the slots."""

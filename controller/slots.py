@@ -8,14 +8,54 @@ from typing import Any
 
 import ray
 from ray.tune import Trainable
+from ray.tune.search import Searcher
 
 from controller.guard import evaluate_guarded
 from controller.service import SlotProcess, Work, beside
 from workers.protocol import FailureReason, TrialFailure, TrialRequest, Worker
 
+OVER = "over"
+"""Key of a slot's result: whether it has ended as the search has."""
 _STEP_S = 2.0
 _IDLE_S = 0.1
 _LAST_WORDS_S = 10.0
+
+
+class SlotSupply(Searcher):  # type: ignore[misc]  # ray is untyped
+    """Tells Tune how many slots there should be, as Tune asks a search algorithm for trials.
+
+    Args:
+        wanted: Slots at the start, 1 or more.
+    """
+
+    def __init__(self, wanted: int) -> None:
+        super().__init__()
+        self.wanted = wanted
+        self._numbers: dict[str, int] = {}
+        self._is_over = False
+
+    def end(self) -> None:
+        """Supply none any more."""
+        self._is_over = True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the configuration of another slot, or that there is none now, or never again."""
+        if self._is_over:
+            return str(Searcher.FINISHED)
+        if len(self._numbers) >= self.wanted:
+            return None
+        taken = set(self._numbers.values())
+        number = next(n for n in range(len(taken) + 1) if n not in taken)
+        self._numbers[trial_id] = number
+        return {"slot": number}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Hear that a slot has ended: the search is over, or there were too many of them."""
+        self._numbers.pop(trial_id, None)
+        self._is_over = self._is_over or bool(result and result.get(OVER))
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Keep nothing: the study knows all that is worth it, and Tune is never restored."""
 
 
 class WorkerSlot(Trainable):  # type: ignore[misc]  # ray is untyped
@@ -47,6 +87,8 @@ class WorkerSlot(Trainable):  # type: ignore[misc]  # ray is untyped
         self._ended = threading.Event()
         threading.Thread(target=self._beat, args=(heartbeat_s,), daemon=True).start()
         self._worker: Worker | None = None
+        if ray.get(beside(service.is_over).remote()):
+            return
         try:
             self._worker = make_worker()
         except Exception as error:
@@ -59,12 +101,12 @@ class WorkerSlot(Trainable):  # type: ignore[misc]  # ray is untyped
         while True:
             work: Work = ray.get(self._service.take.remote(self._name, self._incarnation))
             if work.stop or self._worker is None:
-                return {"done": True, "scored": scored}
+                return {"done": True, "scored": scored, OVER: not work.dismissed}
             told = [self._score(self._worker, request) for request in work.requests]
             ray.get(told)
             scored += len(told)
             if time.monotonic() >= deadline:
-                return {"done": False, "scored": scored}
+                return {"done": False, "scored": scored, OVER: False}
             if not told:
                 time.sleep(_IDLE_S)
 

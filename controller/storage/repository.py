@@ -211,6 +211,17 @@ class Repository:
 
         return self.patience.run(take)
 
+    def check_free(self, name: str) -> None:
+        """Refuse a study that another process on this machine is at; of one elsewhere only its lease tells.
+
+        Raises:
+            StudyHeldError: Another process has it.
+        """
+        found = self.find_study(name)
+        if found is None or found.holder is None or not found.holder.is_near:
+            return
+        self._read(lambda connection: _check_free(connection, found, Holder.current(), None))
+
     def renew(self, study: StudyRecord) -> Controls:
         """Keep the study for another while, and return what its controller is asked for; an outage is not borne.
 

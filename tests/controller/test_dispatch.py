@@ -45,6 +45,7 @@ def test_two_slots_search_and_leave_nothing_behind(tmp_path: Path) -> None:
 def running_ray() -> Iterator[None]:
     """A Ray that the searches of this module find running, and must leave running."""
     ray.init(
+        address="local",
         num_cpus=2,
         include_dashboard=False,
         object_store_memory=2**27,
