@@ -3,12 +3,12 @@
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from controller.job import JobSpec, parse_job
-from controller.plain_file import FileKind, PlainFileError, read_plain, show_path
+from controller.plain_file import FileKind, PlainFileError, Positions, read_plain, show_path
 from controller.problems import JobError
 from evaluators.latency.shipped import is_shipped
 
@@ -30,13 +30,39 @@ def load_job(path: str | Path) -> JobSpec:
         JobError: The file can't be read, or the job is not valid; lists all problems with line and column.
     """
     path = Path(path)
-    try:
-        content, positions = read_plain(path, _JOB_FILE)
-    except PlainFileError as error:
-        raise JobError(show_path(path), [str(error)]) from None
+    content, positions = _read(path)
     if isinstance(content, dict):
         _anchor_paths(content, path.absolute().parent)
     return parse_job(content, where=show_path(path), positions=positions)
+
+
+def relative_paths(path: str | Path) -> dict[str, str]:
+    """Return the relative paths in a job file by their keys ("model.id"), those of hub ids left out.
+
+    Raises:
+        JobError: The file can't be read.
+    """
+    path = Path(path)
+    written, moved = _read(path)[0], _read(path)[0]
+    if not isinstance(moved, dict):
+        return {}
+    _anchor_paths(moved, path.absolute().parent)
+    return dict(_changed(written, moved))
+
+
+def _changed(written: Any, moved: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(written, str) and written != moved:
+        yield place, written
+    elif isinstance(written, (dict, list)):
+        for key, value in written.items() if isinstance(written, dict) else enumerate(written):
+            yield from _changed(value, moved[key], f"{place}.{key}" if place else str(key))
+
+
+def _read(path: Path) -> tuple[Any, Positions]:
+    try:
+        return read_plain(path, _JOB_FILE)
+    except PlainFileError as error:
+        raise JobError(show_path(path), [str(error)]) from None
 
 
 def anchored(job: JobSpec, folder: Path) -> JobSpec:
@@ -58,8 +84,8 @@ def _anchor_paths(content: dict[str, Any], folder: Path) -> None:
     also = content.get("also")
     for target in (content.get("target"), *(also if isinstance(also, list) else ())):
         _replace(target, "table", lambda text: text if is_shipped(text) else str(folder / text))
-    _replace(content, "storage", lambda text: _anchored_sqlite(text, folder))
-    _replace(content.get("mlflow"), "tracking_uri", lambda text: _anchored_sqlite(text, folder))
+    _replace(content, "storage", lambda text: anchored_sqlite(text, folder))
+    _replace(content.get("mlflow"), "tracking_uri", lambda text: anchored_sqlite(text, folder))
 
 
 def _replace(part: Any, key: str, change: Callable[[str], str]) -> None:
@@ -73,6 +99,7 @@ def _anchored_source(text: str, folder: Path) -> str:
     return str(folder / text) if looks_like_path or os.path.lexists(folder / text.replace("\0", "")) else text
 
 
-def _anchored_sqlite(url: str, folder: Path) -> str:
+def anchored_sqlite(url: str, folder: Path) -> str:
+    """Return the URL of a database; the file of a relative SQLite one is taken from the folder."""
     found = _RELATIVE_SQLITE.fullmatch(url)
     return f"{found[1]}{folder / found[2]}{found[3] or ''}" if found is not None else url

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from controller.front import FrontMember
 from controller.guard import evaluate_guarded
 from controller.job import JobSpec
 from controller.job_file import anchored
+from controller.log_relay import relayed_log
 from controller.outcome import check_better_than_chance
 from controller.preparation import PricedSpace, describe, price, work_folder
 from controller.progress import StudyProgress
 from controller.recovery.stage import recover_front
 from controller.report_files import write_report_files
 from controller.results import Progress, SearchResult
+from controller.sealed_url import sealed
 from controller.stages import Stages
 from controller.storage.engine import open_database
 from controller.storage.outbox import DatabaseOutbox
@@ -27,6 +30,7 @@ from controller.storage.records import TrialRole, TrialState
 from controller.storage.repository import Repository
 from controller.study_config import StopReason, StudyConfig
 from controller.study_factory import StudyFactory
+from controller.study_observer import StudyObserver
 from controller.study_summary import StudySummary, result_of, summarise, view_of
 from controller.study_view import number
 from controller.tracking.tracker import Tracker, experiment_name
@@ -104,12 +108,14 @@ def run_search(job: JobSpec, on_progress: OnProgress, *, first: Sequence[Policy]
     tracker = _start_tracking(job, repository, factory(stages).id, worker.metric, notes)
     try:
         stages("starting workers")
-        progress = search_on_ray(
-            factory,
-            partial(TrialWorker, spec),
-            RayOptions(parallel=job.search.parallel, cpus_per_worker=job.search.cpus_per_worker),
-            on_progress=partial(_on_search, stages, tracker),
-        )
+        with sealed(job.storage) as storage, relayed_log() as log_file:
+            observer = StudyObserver(stage_seconds=stages.seconds, log_file=log_file)
+            progress = search_on_ray(
+                replace(factory, storage=storage, on_finished=observer),
+                partial(TrialWorker, spec),
+                RayOptions(parallel=job.search.parallel, cpus_per_worker=job.search.cpus_per_worker),
+                on_progress=partial(_on_search, stages, tracker),
+            )
         interrupted = progress.stop is StopReason.INTERRUPTED
         if not interrupted:
             score_on_holdout(job, repository, worker, stages, notes)

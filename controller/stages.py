@@ -19,6 +19,9 @@ class Stages:
         self.on_progress = on_progress
         self._started = time.monotonic()
         self._stage, self._reported = "", 0.0
+        self._stage_began = self._started
+        self.seconds: dict[str, float] = {}
+        """Seconds that each stage took which has ended."""
 
     @property
     def elapsed_s(self) -> float:
@@ -36,6 +39,15 @@ class Stages:
         now = time.monotonic()
         if stage == self._stage and done < total and now - self._reported < _STAGE_EVERY_S:
             return
+        if stage != self._stage:
+            self.ended()
+            self._stage_began = now
         self._stage, self._reported = stage, now
         counted = f"{stage} ({done} of {total})" if total else stage
         self.on_progress(Progress(stage=counted, elapsed_s=now - self._started))
+
+    def ended(self) -> None:
+        """Note how long the stage at work took so far."""
+        if self._stage:
+            self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + time.monotonic() - self._stage_began
+            self._stage_began = time.monotonic()

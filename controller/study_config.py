@@ -3,11 +3,12 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from controller.differences import differences
 from controller.errors import PreflightError, UsageError
 from controller.job import Constraints, Objective
 from controller.samplers.context import SamplerContext
@@ -162,7 +163,7 @@ def check_same_study(record: StudyRecord, config: StudyConfig) -> None:
     before, now = (_compared(text) for text in (record.fixed_json, config.fixed_json))
     if before == now:
         return
-    lines = list(_differences(before, now))
+    lines = list(differences(before, now))
     more = [f"and {len(lines) - _DIFFERENCES_SHOWN} more"] if len(lines) > _DIFFERENCES_SHOWN else []
     raise StudyConflictError(
         "\n  ".join(
@@ -188,26 +189,6 @@ def _compared(fixed_json: str) -> Any:
         content["job"].pop(name, None)
     content["job"].setdefault("quality", QualityMeasure.METRIC.value)
     return content
-
-
-def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
-    """Yield one line for each value that differs: where, before, now."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(before.keys() | now.keys()):
-            inner = f"{path}.{key}" if path else str(key)
-            if key not in before:
-                yield f"{inner}: nothing before, now {_short(now[key])}"
-            elif key not in now:
-                yield f"{inner}: {_short(before[key])} before, now nothing"
-            else:
-                yield from _differences(before[key], now[key], inner)
-    elif before != now:
-        yield f"{path}: {_short(before)} before, now {_short(now)}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def too_many_failures(failures: Sequence[tuple[str, str]], finished: int) -> TooManyFailuresError:

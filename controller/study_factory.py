@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from controller.sealed_url import SealedUrl
 from controller.storage.engine import open_database
 from controller.storage.holder import Holder
 from controller.storage.patience import Patience
@@ -23,7 +24,7 @@ class StudyFactory:
 
     Attributes:
         config: What to search.
-        storage: URL of the database.
+        storage: URL of the database; sealed where it holds a password, so that none is pickled.
         cost_of: Exact costs of a policy.
         first: Policies that a new study scores before its sampler proposes any.
         on_finished: Called with the study and each trial that has come to its end.
@@ -31,7 +32,7 @@ class StudyFactory:
     """
 
     config: StudyConfig
-    storage: str = field(repr=False)
+    storage: str | SealedUrl = field(repr=False)
     cost_of: Callable[[Policy], Costs]
     first: Sequence[Policy] = ()
     on_finished: Callable[[Study, TrialRecord], None] | None = None
@@ -43,7 +44,8 @@ class StudyFactory:
         Args:
             say: Told once that another controller must be waited for.
         """
-        repository = Repository(open_database(self.storage), Patience())
+        url = self.storage if isinstance(self.storage, str) else self.storage.open()
+        repository = Repository(open_database(url), Patience())
         return Study.open(
             self.config, repository, self.cost_of, self.on_finished, self.first, holder=self.holder, say=say
         )

@@ -190,8 +190,13 @@ class StudySummary:
         return found
 
 
-def summarise(repository: Repository, name: str) -> StudySummary:
+def summarise(repository: Repository, name: str, *, with_scores: bool = True) -> StudySummary:
     """Read a study.
+
+    Args:
+        repository: The database.
+        name: Name of the study.
+        with_scores: Whether the scores of single examples are read too, on which intervals and holdout rest.
 
     Raises:
         UsageError: No study of that name.
@@ -207,9 +212,9 @@ def summarise(repository: Repository, name: str) -> StudySummary:
         record=record,
         job=JobSpec.model_validate(json.loads(record.job_json)),
         trials=repository.trials(record.id),
-        search=scores.all_of(Split.SEARCH),
-        holdout=scores.all_of(Split.HOLDOUT),
-        holdout_by_metric=metrics.all_of(Split.HOLDOUT),
+        search=scores.all_of(Split.SEARCH) if with_scores else {},
+        holdout=scores.all_of(Split.HOLDOUT) if with_scores else {},
+        holdout_by_metric=metrics.all_of(Split.HOLDOUT) if with_scores else {},
         chance_quality=float(fixed["job"].get("chance_quality", 0.0)),
         foreign=tuple(fixed["job"].get("foreign_table", ())),
         extrapolated=int(fixed["job"].get("extrapolated", 0)),

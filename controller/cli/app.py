@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from controller.cli import (
+    cluster_commands,
     database_commands,
     explain_command,
     job_commands,
@@ -15,6 +16,7 @@ from controller.cli import (
     registry_commands,
     report_commands,
     retarget_command,
+    serve_command,
     study_commands,
     table_commands,
     target_commands,
@@ -58,6 +60,13 @@ app.command()(profile_command.profile)
 app.command()(profile_command.calibrate_table)
 app.command()(target_commands.targets)
 app.command()(job_commands.search)
+app.command()(serve_command.serve_local)
+app.command()(cluster_commands.submit)
+app.command("list")(cluster_commands.list_)
+app.command()(cluster_commands.status)
+app.command()(cluster_commands.logs)
+app.command()(cluster_commands.stop)
+app.command()(cluster_commands.resume)
 app.command()(study_commands.front)
 app.command()(study_commands.export)
 app.command()(registry_commands.register)

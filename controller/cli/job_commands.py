@@ -1,5 +1,6 @@
 """Commands on a job file: validate, schema, search."""
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ from controller.cli.errors import reports_errors, stop
 from controller.cli.exit_codes import ExitCode
 from controller.cli.options import AsJson
 from controller.cli.text import print_json, stderr_console, stdout_console, stdout_for_results
+from controller.jobs.entrypoint import JOB_ID_VARIABLE
 
 if TYPE_CHECKING:
     from controller.job import JobSpec
@@ -35,7 +37,7 @@ def validate(
     """Check a job and show what it would do: units, size of the space, cost of the dense model, reachable bounds."""
     from controller.job_file import load_job
 
-    spec = _for_planning(load_job(job), allow_foreign_table=allow_foreign_table, allow_extrapolation=extrapolate)
+    spec = for_planning(load_job(job), allow_foreign_table=allow_foreign_table, allow_extrapolation=extrapolate)
     from controller import operations
     from controller.cli.render import render_plan
 
@@ -67,15 +69,18 @@ def search(
 ) -> None:
     """Search, and print the front. The same command continues a search that was stopped."""
     from controller.job_file import load_job
+    from controller.where_kept import where_kept
 
-    spec = _for_planning(load_job(job), allow_foreign_table=allow_foreign_table, allow_extrapolation=extrapolate)
+    spec = for_planning(load_job(job), allow_foreign_table=allow_foreign_table, allow_extrapolation=extrapolate)
+    spec = where_kept(spec, os.environ)
     from controller import operations
-    from controller.cli.progress import ProgressView
+    from controller.cli.progress import progress_view
     from controller.cli.render import render_front
+    from controller.cli.signals import interrupted_by_sigterm
 
-    go_on = f"to go on: paretrim search {shlex.quote(str(job))}"
+    go_on = f"to go on: {_resume_command(job)}"
     try:
-        with stdout_for_results(), ProgressView(stderr_console()) as view:
+        with stdout_for_results(), interrupted_by_sigterm(), progress_view(stderr_console()) as view:
             result = operations.run_search(spec, view)
     except KeyboardInterrupt:
         stop("interrupted; every finished trial is kept", ExitCode.INTERRUPTED, remedy=go_on)
@@ -90,8 +95,14 @@ def search(
         stop("no policy meets the constraints", ExitCode.NO_FEASIBLE_TRIAL, remedy=remedy)
 
 
-def _for_planning(job: "JobSpec", **allowed: bool) -> "JobSpec":
-    """The job with what the command line allows beside what the job does."""
+def _resume_command(job: Path) -> str:
+    """The command that goes on with a search: of a submitted job where this one runs for it."""
+    submitted = os.environ.get(JOB_ID_VARIABLE)
+    return f"paretrim resume {submitted}" if submitted else f"paretrim search {shlex.quote(str(job))}"
+
+
+def for_planning(job: "JobSpec", **allowed: bool) -> "JobSpec":
+    """Return the job with what the command line allows beside what the job does."""
     granted = {name: True for name, value in allowed.items() if value}
     also = tuple(change.model_copy(update=granted) for change in job.also)
     return job.model_copy(update={"target": job.target.model_copy(update=granted), "also": also})

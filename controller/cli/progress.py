@@ -1,6 +1,8 @@
 """Shows where a search stands: a live display on a terminal, a line now and then in a pipe."""
 
+import json
 import re
+import sys
 import time
 from types import TracebackType
 from typing import Self
@@ -12,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from controller.cli.text import clean, format_seconds, print_lines
+from controller.log_lines import line_fields, wants_json
 from controller.results import Progress
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -58,6 +61,46 @@ class ProgressView:
         if line != self._last_shown:
             print_lines(self._console, line)
         self._stage, self._last_line, self._last_shown = stage, now, line
+
+
+class JsonProgress:
+    """Takes `Progress` records and logs them as JSON lines: at each new stage, and now and then.
+
+    Args:
+        seconds_between_lines: Least time between two lines of one stage.
+    """
+
+    def __init__(self, *, seconds_between_lines: float = SECONDS_BETWEEN_LINES) -> None:
+        self._pause = seconds_between_lines
+        self._stage, self._last_line = "", 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is held open."""
+
+    def __call__(self, progress: Progress) -> None:
+        """Log one record."""
+        now, stage = time.monotonic(), _without_steps(progress.stage)
+        if stage == self._stage and now - self._last_line < self._pause:
+            return
+        self._stage, self._last_line = stage, now
+        told = {name: value for name, value in progress.to_dict().items() if name not in ("schema_version", "best")}
+        line = line_fields("info", __name__, progress_line(progress)) | {"progress": told}
+        sys.stderr.write(json.dumps(line) + "\n")
+        sys.stderr.flush()
+
+
+def progress_view(console: Console) -> ProgressView | JsonProgress:
+    """Return how a search is shown: as JSON lines where PARETRIM_LOG asks for them, else for people.
+
+    Raises:
+        UsageError: PARETRIM_LOG names another form.
+    """
+    return JsonProgress() if wants_json() else ProgressView(console)
 
 
 def _without_steps(stage: str) -> str:
