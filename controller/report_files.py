@@ -1,5 +1,7 @@
 """Files that a study leaves behind: front.json, trials.csv, report.md, front.html and front.png."""
 
+from __future__ import annotations
+
 import csv
 import io
 import json
@@ -9,9 +11,12 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from controller.study_view import PointView, StudyView, number, size_text
+
+if TYPE_CHECKING:
+    from controller.report_details import ReportDetails
 
 SCHEMA_VERSION = 1
 
@@ -48,21 +53,23 @@ _MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]#+!|~$])")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
-def write_report_files(view: StudyView, folder: Path) -> tuple[Path, ...]:
+def write_report_files(view: StudyView, folder: Path, details: ReportDetails | None = None) -> tuple[Path, ...]:
     """Write all report files, each by atomic rename.
 
     Args:
         view: The study.
         folder: Where they go; made if it is missing.
+        details: What the page shows beside the trials.
 
     Returns:
         Their paths: front.html, front.png, front.json, trials.csv, report.md.
     """
-    from controller.plots.front import front_html, front_png
+    from controller.plots.front import front_html
+    from controller.plots.picture import front_png
 
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
-        "front.html": front_html(view),
+        "front.html": front_html(view, details),
         "front.json": front_json(view),
         "trials.csv": trials_csv(view),
         "report.md": report_markdown(view),

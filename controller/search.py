@@ -20,6 +20,7 @@ from controller.outcome import check_better_than_chance
 from controller.preparation import PricedSpace, describe, price, work_folder
 from controller.progress import StudyProgress
 from controller.recovery.stage import recover_front
+from controller.report_details import details_of
 from controller.report_files import write_report_files
 from controller.results import Progress, SearchResult
 from controller.sealed_url import sealed
@@ -121,7 +122,8 @@ def run_search(job: JobSpec, on_progress: OnProgress, *, first: Sequence[Policy]
             score_on_holdout(job, repository, worker, stages, notes)
             recover_front(job, summarise(repository, job.name), worker, stages, notes)
         summary = summarise(repository, job.name)
-        address = _finish_tracking(job, summary, tracker, stages, completed=not interrupted)
+        files = _write_report(job, summary, priced, repository, stages)
+        address = _finish_tracking(summary, tracker, files, stages, completed=not interrupted)
     finally:
         if tracker is not None:
             tracker.stop()
@@ -254,18 +256,23 @@ def _on_search(stages: _SearchStages, tracker: Tracker | None, progress: StudyPr
     )
 
 
-def _finish_tracking(
-    job: JobSpec, summary: StudySummary, tracker: Tracker | None, stages: _SearchStages, *, completed: bool
-) -> str | None:
+def _write_report(
+    job: JobSpec, summary: StudySummary, priced: PricedSpace, repository: Repository, stages: Stages
+) -> tuple[Path, ...]:
     if summary.dense is None:
-        return None
+        return ()
     stages("writing the report")
-    view = view_of(summary)
-    files = write_report_files(view, work_folder(job.storage) / "reports" / job.name)
-    if tracker is None:
+    details = details_of(summary, priced, repository)
+    return write_report_files(view_of(summary), work_folder(job.storage) / "reports" / job.name, details)
+
+
+def _finish_tracking(
+    summary: StudySummary, tracker: Tracker | None, files: Sequence[Path], stages: Stages, *, completed: bool
+) -> str | None:
+    if summary.dense is None or tracker is None:
         return None
     stages("recording in MLflow")
-    tracker.finish(view, files, completed=completed)
+    tracker.finish(view_of(summary), files, completed=completed)
     tracker.flush(_FLUSH_S)
     address = tracker.address
     if address is None:

@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterator
 
 from controller.explanation.report import ExplainReport, TimeRow
-from controller.plots.front import picture_text
 from controller.plots.page import CONTENT_POLICY, STYLE
+from controller.plots.picture import picture_text
 from controller.results import EXTRAPOLATED, FOREIGN_TABLE
 from controller.study_view import number
 

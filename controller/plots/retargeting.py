@@ -6,8 +6,8 @@ import html
 import io
 from collections.abc import Iterator, Sequence
 
-from controller.plots.front import PICTURE_COLOURS, picture_text
 from controller.plots.page import CONTENT_POLICY, STYLE
+from controller.plots.picture import PICTURE_COLOURS, picture_text
 from controller.plots.svg import SVG_STYLE, Mark, Series, key_html, scatter_svg
 from controller.results import EXTRAPOLATED, FOREIGN_TABLE
 from controller.retargeting.report import RetargetResult

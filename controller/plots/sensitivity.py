@@ -4,12 +4,13 @@ import html
 import io
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from controller.plots.front import picture_text
 from controller.plots.page import CONTENT_POLICY, STYLE
+from controller.plots.picture import picture_text
 from controller.sensitivity.report import Change, SensitivityReport, UnitSensitivity
 
 Measure = Callable[[Change], float | None]
@@ -20,13 +21,6 @@ _MEASURES: tuple[tuple[str, str, Measure], ...] = (
 )
 _MOST_WRITTEN = 800
 """Cells of a picture up to which values are written into them."""
-
-_HEAT_STYLE = """
-td.heat { position: relative; } td.heat b { position: absolute; inset: 1px; background: var(--front); z-index: 0;
-  print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-td.heat span { position: relative; z-index: 1; } td.deep span { color: var(--page); }
-td.none { color: var(--soft); } tbody tr { cursor: auto; } th.name { text-align: left; }
-"""
 
 
 def sensitivity_html(report: SensitivityReport) -> str:
@@ -51,9 +45,20 @@ def sensitivity_html(report: SensitivityReport) -> str:
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_POLICY}">\n'
-        f"<title>{title}</title>\n<style>{STYLE}{_HEAT_STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
+        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
         "</body>\n</html>\n"
     )
+
+
+def loss_section(report: SensitivityReport) -> str:
+    """The losses that were measured as a section of another page, with the sentence that says how."""
+    measured = {change.label for unit in report.units for change in unit.changes if change.examples}
+    units = tuple(
+        replace(unit, changes=tuple(change for change in unit.changes if change.label in measured))
+        for unit in report.units
+    )
+    table = _heat_table(replace(report, units=units), *_MEASURES[0])
+    return table.replace("</h2>", f"</h2><p>{html.escape(summary_sentence(report))}</p>", 1)
 
 
 def summary_sentence(report: SensitivityReport) -> str:
@@ -130,7 +135,7 @@ def _heat_table(report: SensitivityReport, name: str, form: str, measure: Measur
     heading = html.escape(name.format(metric=report.metric))
     return (
         f'<section><h2>{heading}</h2><p class="soft">The shade grows with the square root of the value; a dash was not '
-        f'measured.</p><div class="scroll"><table><thead><tr><th class="name">unit</th>{cells}</tr></thead>'
+        f'measured.</p><div class="scroll"><table class="map"><thead><tr><th class="name">unit</th>{cells}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div></section>"
     )
 
@@ -157,7 +162,7 @@ def _heat_cells(
             yield f'<td class="none" title="{html.escape(change.failure or "")}">-</td>'
         else:
             shade = math.sqrt(max(0.0, value) / top) if top > 0 else 0.0
-            deep = " deep" if shade > 0.55 else ""
+            deep = " deep" if shade > 0.85 else ""
             low, high = change.loss_low or 0.0, change.loss_high or 0.0
             words = html.escape(f"loss {low:+.4f} to {high:+.4f} on {change.examples} examples")
             text = html.escape(form.format(value))

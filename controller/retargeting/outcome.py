@@ -11,6 +11,7 @@ from controller.front import hypervolume
 from controller.plots.retargeting import retarget_html, retarget_png
 from controller.preparation import PricedSpace
 from controller.progress import counted_share
+from controller.report_details import ReportDetails
 from controller.report_files import write_report_files, write_whole
 from controller.retargeting.carry_over import to_score_again
 from controller.retargeting.report import PricedRow, RetargetResult
@@ -60,9 +61,11 @@ def is_new(trial: TrialRecord, link: Origin) -> bool:
     return trial.number >= link.trials and counted_share(trial) > 0
 
 
-def write_outcome(report: RetargetResult, summary: StudySummary, folder: Path) -> RetargetResult:
+def write_outcome(
+    report: RetargetResult, summary: StudySummary, details: ReportDetails, folder: Path
+) -> RetargetResult:
     """Write the files of the study, and both fronts as page, picture and JSON; return the report with their paths."""
-    files = write_report_files(view_of(summary), folder)
+    files = write_report_files(view_of(summary), folder, details)
     contents = {
         "retarget.html": retarget_html(report).encode(),
         "retarget.png": retarget_png(report),

@@ -13,6 +13,7 @@ from controller.job import JobSpec
 from controller.job_file import anchored
 from controller.preparation import PricedSpace, describe, price, work_folder
 from controller.progress import StudyProgress
+from controller.report_details import details_of
 from controller.results import Progress
 from controller.retargeting.carry_over import CarriedOver, carry_over, counted, to_score_again
 from controller.retargeting.job import retargeted_job
@@ -119,7 +120,8 @@ def run_retarget(
     stages("writing the report")
     summary = summarise(repository, record.name)
     report = outcome_of(origin, summary, priced, left_out=move.carried.left_out, notes=notes)
-    return write_outcome(report, summary, work_folder(job.storage) / "reports" / record.name)
+    details = details_of(summary, priced, repository)
+    return write_outcome(report, summary, details, work_folder(job.storage) / "reports" / record.name)
 
 
 def _fixed(summary: StudySummary) -> dict[str, object]:

@@ -13,7 +13,7 @@ from controller.errors import UsageError
 from controller.job import JobSpec
 from controller.job_file import anchored
 from controller.local_scores import LocalScores
-from controller.preparation import Description, describe, price, work_folder
+from controller.preparation import Description, PricedSpace, describe, price, work_folder
 from controller.report_files import write_whole
 from controller.results import EXTRAPOLATED, Progress
 from controller.samplers.choices import COSTS, ChoiceGrid, grid_of
@@ -154,6 +154,19 @@ def run_sensitivity(
     traces = fisher_of(work_folder(study.job.storage), _evaluation(study, worker), worker if fisher else None, stages)
     report = _report(study, changes, scores, failures, traces)
     return _write(report, out, csv)
+
+
+def report_of_search(
+    job: JobSpec, record: StudyRecord, priced: PricedSpace, repository: Repository
+) -> SensitivityReport:
+    """Report from the scores that a search paid for, with the costs that it has at hand.
+
+    Raises:
+        UsageError: The dense model has no score yet.
+    """
+    study = _Study(job=job, record=record, description=priced.description, costs=priced.costs, notes=[])
+    scores = repository.quality_store(_evaluation(study, None))
+    return _report(study, _Changes(study), scores, _known_failures(study, repository), {})
 
 
 def _open(job: JobSpec, repository: Repository, stages: Stages, *, may_begin: bool) -> _Study:

@@ -124,7 +124,11 @@ class LatencyPredictor:
         Raises:
             MissingEntryError: An operator is not measured and not between measured widths.
         """
-        return self.fixed_ms(structure) + sum(
+        return self.fixed_ms(structure) + sum(self.units_ms(structure, policy))
+
+    def units_ms(self, structure: ModelStructure, policy: Policy) -> tuple[float, ...]:
+        """Return the share of every unit in the latency of a policy, in the model's order; see `policy_ms`."""
+        return tuple(
             self._shared_ms(unit, policy, structure.base_format)
             if isinstance(unit, ChannelUnit)
             else self.unit_ms(unit, policy[unit.name])

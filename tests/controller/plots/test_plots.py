@@ -1,4 +1,6 @@
+import base64
 import csv
+import hashlib
 import json
 import math
 import re
@@ -9,11 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.plots.front import front_html, front_line, front_png
+from controller.plots.front import front_html
 from controller.plots.page import script_json
+from controller.plots.picture import front_line, front_png
+from controller.report_details import ReportDetails
 from controller.report_files import front_json, report_markdown, trials_csv, write_report_files
 from controller.results import HoldoutCheck, LevelGroup, MetricCheck, PairedDifference
-from controller.study_view import PointRole, PointView, StudyView, UnitView, number, size_text
+from controller.sensitivity.report import Axis, Change, SensitivityReport, UnitSensitivity
+from controller.study_view import PointRole, PointState, PointView, StudyView, UnitView, number, size_text
 
 
 def data_of(page):
@@ -39,13 +44,16 @@ def point(quality, latency_ms, **fields):
     )
 
 
-def test_page_loads_nothing_from_elsewhere(make_view):
+def test_page_loads_nothing_from_elsewhere_and_runs_its_own_script_only(make_view):
     page = front_html(make_view())
-    frame = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    script = re.search(r"<script>(.*?)</script>", page, re.DOTALL).group(1)
+    frame = page.replace(script, "")
     assert not re.search(r"(\b(src|href)\s*=|url\(|@import)", frame)
-    assert "default-src 'none'" in frame
-    assert "Plotly.react" in page
-    assert "plotly.js v" in page
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="(.*?)"', page).group(1)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
+    assert not re.search(r"innerHTML|insertAdjacentHTML|document\.write|eval\(|fetch\(", script)
+    assert len(page) < 60_000
 
 
 def test_page_draws_each_point_in_its_place(make_view):
@@ -59,13 +67,73 @@ def test_page_draws_each_point_in_its_place(make_view):
         "trial 2": "front",
         "trial 3": "infeasible",
     }
-    assert data["line"] == {"x": [5.0, 8.0], "y": [0.85, 0.915]}
+    assert [cost["title"] for cost in data["costs"]] == ["latency (ms)", "size (MB)"]
     assert data["points"][data["chosen"]]["name"] == "trial 1"
     assert [row["name"] for row in data["rows"]] == ["attention", "feed_forward"]
     shown = data["points"][3]
-    assert shown["policy"][0][:2] == [9, 12]
-    assert data["formats"][shown["policy"][0][2]] == {"name": "w8a8", "bits": 8}
-    assert "0.9150 (0.9000 to 0.9300)" in shown["hover"]
+    assert (shown["x"], shown["y"], shown["low"], shown["high"]) == ([8.0, 25.0], 0.915, 0.9, 0.93)
+    keep, form = data["units"][0]["choices"][shown["policy"][0]]
+    assert (keep, data["units"][0]["groups"], data["formats"][form]) == (9, 12, {"name": "w8a8", "bits": 8})
+    assert "accuracy 0.9150 (0.9000 to 0.9300)" in shown["hover"]
+
+
+def test_trials_without_a_score_stand_on_the_page_with_the_reason(make_view):
+    view = make_view()
+    unscored = (
+        replace(view.points[-1], latency_ms=7.0),
+        replace(view.points[-1], state=PointState.PRUNED, latency_ms=30.0, feasible=False),
+        replace(view.points[-1], state=PointState.RUNNING, latency_ms=3.0, feasible=True),
+    )
+    points = data_of(front_html(replace(view, points=(*view.points[:-1], *unscored))))["points"]
+    assert [(p["kind"], p["y"]) for p in points[-3:]] == [("unscored", None)] * 3
+    reasons = [p["hover"][1] for p in points[-3:]]
+    assert reasons == [
+        "failed: out of memory",
+        "not scored, as its costs alone break a constraint",
+        "not scored yet",
+    ]
+
+
+def test_times_of_units_stand_beside_the_policy(make_view):
+    view = make_view()
+    times = {p.as_policy.digest: (1.0, 2.00001, 3.0, 4.0, 0.5) for p in view.points if p.trial == 1}
+    points = data_of(front_html(view, ReportDetails(unit_times=times)))["points"]
+    assert [p["times"] for p in points if p["times"]] == [[1.0, 2.0, 3.0, 4.0, 0.5]]
+
+
+def test_losses_that_were_measured_stand_on_the_page(make_view):
+    unit = UnitSensitivity(
+        name="layer.<b>",
+        kind="heads",
+        groups=4,
+        latency_ms=1.0,
+        latency_share=0.5,
+        size_bytes=10,
+        size_share=0.25,
+        changes=tuple(
+            Change(
+                axis=Axis.KEEP, keep=k, share=k / 4, format="fp32", saved_latency_ms=0.1, saved_size_bytes=1, **score
+            )
+            for k, score in ((2, {}), (0, {"loss": 0.125, "loss_low": 0.1, "loss_high": 0.2, "examples": 25}))
+        ),
+    )
+    report = SensitivityReport(
+        study="s",
+        metric="accuracy",
+        reference="dense",
+        reference_quality=0.9,
+        examples=400,
+        units=(unit,),
+        scored=1,
+        missing=0,
+        confidence=0.95,
+    )
+    page = front_html(make_view(), ReportDetails(sensitivity=report))
+    assert "<h2>Loss of accuracy</h2>" in page
+    assert "<th>keep 0</th>" in page
+    assert "<th>keep 0.5</th>" not in page
+    assert "layer.&lt;b&gt;" in page
+    assert "+0.1250" in page
 
 
 def test_table_stands_without_script(make_view):
@@ -88,7 +156,7 @@ def test_empty_study_has_page_picture_and_files(tmp_path):
 def test_non_finite_points_are_left_out():
     points = tuple(point(q, x, on_front=True) for q, x in ((math.nan, 1.0), (0.5, math.inf), (None, 1.0), (0.5, 1.0)))
     view = StudyView(**{f: getattr(empty_view(), f) for f in StudyView.__slots__} | {"points": points})
-    assert len(data_of(front_html(view))["points"]) == 1
+    assert [p["y"] for p in data_of(front_html(view))["points"]] == [None, None, 0.5]
     assert len(json.loads(front_json(view))["front"]) == 1
     assert "nan" not in trials_csv(view)
 
@@ -148,7 +216,7 @@ def test_files_and_page_are_honest_about_the_holdout(make_view, tmp_path):
     assert sentence in page
     assert "trial 1 (knee)" in page
     assert "overlap: trial 1, (keep 0.5, &lt;b&gt;)" in page
-    assert data_of(page)["knee"] == {"x": 8.0, "y": 0.915}
+    assert [p["name"] for p in data_of(page)["points"] if p["knee"]] == ["trial 1"]
     rows = {row["name"]: row for row in csv.DictReader((tmp_path / "trials.csv").read_text().splitlines())}
     assert (rows["trial 1"]["holdout_low"], rows["trial 1"]["holdout_high"]) == ("0.89", "0.94")
 
