@@ -140,6 +140,45 @@ def make_view() -> Callable[..., StudyView]:
     return make
 
 
+@pytest.fixture(scope="session")
+def stored_study(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """URL of a database with the study "simulated": scores by formula, a failed trial, policies out of bounds."""
+    from controller.dispatch import search_inline
+    from controller.job import Constraints, parse_job
+    from controller.storage import Repository, open_database
+    from controller.study import Study
+    from controller.study_config import StudyConfig
+    from workers.simulated import Fault, SimulatedConfig, SimulatedCosts, SimulatedWorker, simulated_space
+
+    storage = f"sqlite:///{tmp_path_factory.mktemp('stored')}/paretrim.db"
+    space = simulated_space(6)
+    dense = SimulatedCosts(space)(space.dense_policy())
+    constraints = Constraints(max_quality_drop=0.3, max_latency_ms=0.9 * dense.latency_ms)
+    job = parse_job(
+        {
+            "name": "simulated",
+            "model": {"id": "org/model"},
+            "data": {"source": "org/data"},
+            "constraints": constraints.model_dump(exclude_none=True),
+            "storage": storage,
+        }
+    )
+    config = StudyConfig(
+        name=job.name,
+        space=space,
+        constraints=constraints,
+        evaluation_digest="e",
+        trials=40,
+        sampler="frontier",
+        job=job.public_dict(),
+    )
+    database = open_database(storage)
+    study = Study.open(config, Repository(database), SimulatedCosts(space))
+    search_inline(study, SimulatedWorker(SimulatedConfig(space=space, noise=0.02, faults={30: Fault.RAISE})))
+    database.dispose()
+    return storage
+
+
 @pytest.fixture
 def free_port() -> int:
     with socket.socket() as probe:

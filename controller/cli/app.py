@@ -8,6 +8,7 @@ import typer
 
 from controller.cli import (
     cluster_commands,
+    dashboard_command,
     database_commands,
     explain_command,
     job_commands,
@@ -68,6 +69,7 @@ app.command()(cluster_commands.logs)
 app.command()(cluster_commands.stop)
 app.command()(cluster_commands.resume)
 app.command()(study_commands.front)
+app.command()(dashboard_command.dashboard)
 app.command()(study_commands.export)
 app.command()(registry_commands.register)
 app.command()(registry_commands.promote)
