@@ -98,6 +98,15 @@ class SearchConfig(BaseModel):
         return name
 
 
+class MlflowRuns(StrEnum):
+    """Which policies get a run of their own in MLflow, beside the study's."""
+
+    FRONT = "front"
+    """Front members and baselines."""
+    ALL = "all"
+    """All trials but probes."""
+
+
 class MlflowConfig(BaseModel):
     """The MLflow store that runs go to."""
 
@@ -109,6 +118,8 @@ class MlflowConfig(BaseModel):
     """Address of the MLflow server, or a SQLite file; by default beside the database, in the current folder."""
     experiment: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9 ._-]{0,127}$")
     """Name of the experiment: letters, digits, spaces, dots, dashes, underscores; by default the job's name."""
+    runs: MlflowRuns = MlflowRuns.FRONT
+    """Which policies get a run of their own: `front`, which is front members and baselines, or `all` trials."""
 
 
 class RecheckConfig(BaseModel):

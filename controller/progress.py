@@ -29,6 +29,7 @@ class StudyProgress:
         stopped_early: Trials that were stopped on a rung, as they could not enter the front any more.
         probed: Policies that were scored on a rung only, for the sampler.
         repeated: Proposals that an earlier trial answered.
+        feasible: Scored policies that meet the constraints, baselines among them; 0 before the dense model is scored.
         front: Members that none dominates and that meet the constraints, by falling latency.
         hypervolume: What they cover, in units of the dense model; None before the dense model is scored.
         best: The best policy under the constraints; None before there is one.
@@ -47,6 +48,7 @@ class StudyProgress:
     stopped_early: int
     probed: int
     repeated: int
+    feasible: int
     front: tuple[FrontMember, ...]
     hypervolume: float | None
     best: FrontMember | None
@@ -95,10 +97,12 @@ def measure_progress(
     """Measure how far a study is from its trials; trial 0 is the dense model."""
     members = [member for trial in trials if (member := front_member(trial)) is not None]
     dense = next((m for m in members if m.number == 0 and m.quality > config.chance_quality), None)
+    met: Sequence[FrontMember] = ()
     front: list[FrontMember] = []
     volume = None
     if dense is not None:
-        front = pareto_front(feasible(members, config.constraints, dense.quality), config.objectives)
+        met = feasible(members, config.constraints, dense.quality)
+        front = pareto_front(met, config.objectives)
         volume = hypervolume(front, config.objectives, dense=dense, chance_quality=config.chance_quality)
     baselines = [trial for trial in trials if trial.role is TrialRole.BASELINE]
     states = [trial.state for trial in trials]
@@ -115,6 +119,7 @@ def measure_progress(
             t.role is TrialRole.PROBE and t.state is TrialState.COMPLETE and t.repeat_of is None for t in trials
         ),
         repeated=sum(trial.repeat_of is not None for trial in trials),
+        feasible=len(met),
         front=tuple(front),
         hypervolume=volume,
         best=None if dense is None else best_member(front, config.constraints, dense),

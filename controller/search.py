@@ -13,7 +13,7 @@ from controller.disk_space import check_disk_space
 from controller.dispatch import RayOptions, search_on_ray
 from controller.front import FrontMember
 from controller.guard import evaluate_guarded
-from controller.job import JobSpec
+from controller.job import JobSpec, MlflowRuns
 from controller.job_file import anchored
 from controller.log_relay import relayed_log
 from controller.outcome import check_better_than_chance
@@ -123,7 +123,7 @@ def run_search(job: JobSpec, on_progress: OnProgress, *, first: Sequence[Policy]
             recover_front(job, summarise(repository, job.name), worker, stages, notes)
         summary = summarise(repository, job.name)
         files = _write_report(job, summary, priced, repository, stages)
-        address = _finish_tracking(summary, tracker, files, stages, completed=not interrupted)
+        address = _finish_tracking(job, summary, tracker, files, stages, completed=not interrupted)
     finally:
         if tracker is not None:
             tracker.stop()
@@ -249,9 +249,11 @@ def _on_search(stages: _SearchStages, tracker: Tracker | None, progress: StudyPr
         progress.trials_done + progress.baselines_done,
         {
             "hypervolume": progress.hypervolume,
+            "feasible_trials": float(progress.feasible),
             "front_size": float(len(progress.front)),
             "best_quality": None if best is None else best.quality,
             "best_latency_ms": None if best is None else best.latency_ms,
+            "best_size_bytes": None if best is None else float(best.size_bytes),
         },
     )
 
@@ -267,12 +269,19 @@ def _write_report(
 
 
 def _finish_tracking(
-    summary: StudySummary, tracker: Tracker | None, files: Sequence[Path], stages: Stages, *, completed: bool
+    job: JobSpec,
+    summary: StudySummary,
+    tracker: Tracker | None,
+    files: Sequence[Path],
+    stages: Stages,
+    *,
+    completed: bool,
 ) -> str | None:
     if summary.dense is None or tracker is None:
         return None
     stages("recording in MLflow")
-    tracker.finish(view_of(summary), files, completed=completed)
+    every_trial = job.mlflow.runs is MlflowRuns.ALL
+    tracker.finish(view_of(summary), files, completed=completed, every_trial=every_trial)
     tracker.flush(_FLUSH_S)
     address = tracker.address
     if address is None:

@@ -103,6 +103,6 @@ def shared_view(study: str, metric: str) -> str:
         "selectedColumns": [f"metrics.`{m}`" for m in ("quality", "holdout_quality", "latency_ms", "size_bytes")],
         "runsHiddenMode": "SHOW_ALL",
         "compareRunCharts": charts,
-        "compareRunSections": [{"uuid": section, "name": "Front", "display": True, "isReordered": False, "columns": 2}],
+        "compareRunSections": [{"uuid": section, "name": "Front", "display": True, "isReordered": False, "columns": 1}],
     }
     return json.dumps(state)

@@ -2,13 +2,13 @@
 
 from typing import Any
 
+from controller.plots.picture import PICTURE_COLOURS, kind_of
 from controller.report_files import markdown_text
-from controller.study_view import PointRole, PointView, StudyView
+from controller.study_view import PointState, PointView, StudyView
 from controller.tracking.messages import finite
 
-FRONT_COLOUR = "#0072B2"
-DENSE_COLOUR = "#D55E00"
-UNIFORM_COLOUR = "#E69F00"
+MOST_REASON = 1000
+"""Characters of a failure's message in its tag; the database has all of it."""
 
 
 def study_note(view: StudyView) -> str:
@@ -26,7 +26,7 @@ def study_note(view: StudyView) -> str:
 
 
 def point_payload(point: PointView, metric: str) -> dict[str, Any]:
-    """Name, parameters, metrics, tags and policy of the child run of a front member or a baseline.
+    """Name, parameters, metrics, tags, state and policy of the child run of a trial or a baseline.
 
     Args:
         point: The point.
@@ -39,13 +39,13 @@ def point_payload(point: PointView, metric: str) -> dict[str, Any]:
         "paretrim.metric": metric,
         "paretrim.pareto": str(point.on_front).lower(),
         "paretrim.feasible": str(point.feasible).lower(),
+        "paretrim.state": point.state.value,
+        "mlflow.runColor": PICTURE_COLOURS[kind_of(point)],
     }
     if point.trial is not None:
         tags["paretrim.trial"] = str(point.trial)
-    if point.role is PointRole.BASELINE:
-        tags["mlflow.runColor"] = DENSE_COLOUR if point.name == "dense" else UNIFORM_COLOUR
-    elif point.on_front:
-        tags["mlflow.runColor"] = FRONT_COLOUR
+    if point.failure is not None:
+        tags["paretrim.failure"] = point.failure[:MOST_REASON]
     metrics = {
         "quality": point.quality,
         "quality_low": point.quality_low,
@@ -63,5 +63,6 @@ def point_payload(point: PointView, metric: str) -> dict[str, Any]:
         "params": {unit: view.text for unit, view in point.policy.items()},
         "metrics": finite(metrics),
         "tags": tags,
+        "status": "FAILED" if point.state is PointState.FAILED else "FINISHED",
         "policy_json": policy.to_json(),
     }

@@ -11,11 +11,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from controller.plots.picture import PICTURE_COLOURS
 from controller.tracking.address import VIEW_TAG, shared_view, view_key, without_credentials
 from controller.tracking.outbox import OutboxItem
 
 if TYPE_CHECKING:  # mlflow takes a second to import
     from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param, RunTag
 
 ENTRIES_PER_BATCH = 100
 """MLflow takes at most 100 parameters or tags a request."""
@@ -34,7 +36,7 @@ class Kind(StrEnum):
     PROGRESS = "mlflow.progress"
     """Metrics of the parent run at one step."""
     POINT = "mlflow.point"
-    """Child run of a front member or a baseline."""
+    """Child run of a trial or a baseline."""
     ARTIFACT = "mlflow.artifact"
     """A file of the parent run."""
     FINISHED = "mlflow.finished"
@@ -181,28 +183,31 @@ class Replay:
         children = self._known_children(parent, payload)
         key = _ChildKey(payload["tags"]["paretrim.role"], payload["tags"]["paretrim.policy"])
         tags = {**payload["tags"], "paretrim.study": payload["study"], "mlflow.parentRunId": parent}
-        if key not in children:
+        child = children.get(key)
+        if child is None:
             experiment = self._experiments[payload["experiment"]]
             run = self._client.create_run(
                 experiment, start_time=payload["time_ms"], tags=tags, run_name=payload["name"]
             )
-            children[key] = run.info.run_id
-        child = children[key]
-        self._log_params(child, safe_keys(payload["params"]), instead="see policy.json")
-        self._log_metrics(child, [payload])
-        self._set_tags(child, tags)
-        if "mlflow.runColor" not in tags:
-            self._drop_tag(child, "mlflow.runColor")
+            child = children[key] = run.info.run_id
+            tags = {}
+        self._log_child(child, payload, tags)
         self._client.log_text(child, payload["policy_json"], "policy.json")
-        self._client.set_terminated(child, end_time=payload["time_ms"])
+        self._client.set_terminated(child, status=payload.get("status", "FINISHED"), end_time=payload["time_ms"])
+
+    def _log_child(self, child: str, payload: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        """Log scores, policy and tags in one request where MLflow takes as many."""
+        params = _params(safe_keys(payload["params"]), instead="see policy.json")
+        self._client.log_batch(child, metrics=_metrics([payload]), params=params[:ENTRIES_PER_BATCH], tags=_tags(tags))
+        for part in _batches(params[ENTRIES_PER_BATCH:]):
+            self._client.log_batch(child, params=part)
 
     def _finish(self, parent: str, payload: Mapping[str, Any]) -> None:
         self._set_tags(parent, {"mlflow.note.content": payload["note"][:8000]})
         sent = {_ChildKey(role, policy) for role, policy in payload["shown"]}
         for key, child in self._known_children(parent, payload).items():
             if key not in sent:
-                self._set_tags(child, {"paretrim.pareto": "false"})
-                self._drop_tag(child, "mlflow.runColor")
+                self._set_tags(child, {"paretrim.pareto": "false", "mlflow.runColor": PICTURE_COLOURS["other"]})
         self._client.set_terminated(parent, status=payload["status"], end_time=payload["time_ms"])
 
     def _experiment(self, name: str) -> str:
@@ -239,31 +244,37 @@ class Replay:
         return self._children[parent]
 
     def _log_params(self, run: str, params: Mapping[str, str], *, instead: str) -> None:
-        from mlflow.entities import Param
-
-        entries = [Param(k, v if len(v) <= LONGEST_VALUE else instead) for k, v in params.items()]
-        for part in _batches(entries):
+        for part in _batches(_params(params, instead=instead)):
             self._client.log_batch(run, params=part)
 
     def _log_metrics(self, run: str, payloads: Iterable[Mapping[str, Any]]) -> None:
-        from mlflow.entities import Metric
-
-        entries = [
-            Metric(key, value, payload["time_ms"], payload.get("step", 0))
-            for payload in payloads
-            for key, value in safe_keys(finite(payload["metrics"])).items()
-        ]
-        for part in _batches(entries, size=1000):
+        for part in _batches(_metrics(payloads), size=1000):
             self._client.log_batch(run, metrics=part)
 
     def _set_tags(self, run: str, tags: Mapping[str, str]) -> None:
-        from mlflow.entities import RunTag
+        self._client.log_batch(run, tags=_tags(tags))
 
-        self._client.log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
 
-    def _drop_tag(self, run: str, key: str) -> None:
-        if key in self._client.get_run(run).data.tags:
-            self._client.delete_tag(run, key)
+def _params(params: Mapping[str, str], *, instead: str) -> list["Param"]:
+    from mlflow.entities import Param
+
+    return [Param(key, value if len(value) <= LONGEST_VALUE else instead) for key, value in params.items()]
+
+
+def _metrics(payloads: Iterable[Mapping[str, Any]]) -> list["Metric"]:
+    from mlflow.entities import Metric
+
+    return [
+        Metric(key, value, payload["time_ms"], payload.get("step", 0))
+        for payload in payloads
+        for key, value in safe_keys(finite(payload["metrics"])).items()
+    ]
+
+
+def _tags(tags: Mapping[str, str]) -> list["RunTag"]:
+    from mlflow.entities import RunTag
+
+    return [RunTag(key, value) for key, value in tags.items()]
 
 
 def groups(items: Sequence[OutboxItem]) -> list[list[OutboxItem]]:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from controller.study_view import StudyView
+from controller.study_view import PointState, PointView, StudyView
 from controller.tracking.address import RunsAddress, runs_address, without_credentials
 from controller.tracking.content import point_payload, study_note
 from controller.tracking.messages import (
@@ -102,6 +102,7 @@ class Tracker:
         self._nudged = False
         self._hurried = False
         self._stopping = False
+        self._progress: tuple[int, dict[str, float]] | None = None
         self._attempts = 0
         self._state = TrackingState.IDLE
         self._trouble: Trouble | None = None
@@ -136,23 +137,32 @@ class Tracker:
     def progress(self, step: int, metrics: Mapping[str, float | None]) -> None:
         """Record metrics of the whole study; those that are None, NaN or infinite are left out.
 
+        What repeats the last call is not recorded again.
+
         Args:
             step: Finished trials so far.
-            metrics: Name to value ("hypervolume", "feasible_trials", "best_quality", "best_latency_ms").
+            metrics: Name to value ("hypervolume", "feasible_trials", "best_quality").
         """
         kept = finite(metrics)
-        if kept:
+        if kept and (step, kept) != self._progress:
+            self._progress = step, kept
             self._put(Kind.PROGRESS, step=step, metrics=kept)
 
-    def finish(self, view: StudyView, files: Sequence[Path], *, completed: bool = True) -> None:
+    def finish(
+        self, view: StudyView, files: Sequence[Path], *, completed: bool = True, every_trial: bool = False
+    ) -> None:
         """Record front, baselines, files and the note.
 
         Args:
             view: The study as it stands.
             files: Report files; they must stay where they are until they are sent.
             completed: Whether the study ended by itself; else the parent run is marked as killed.
+            every_trial: Whether all other trials get runs too; a policy that was proposed again has one.
         """
-        shown = {(p.role.value, p.as_policy.digest): p for p in (*view.front, *view.baselines)}
+        shown: dict[tuple[str, str], PointView] = {}
+        for point in (*view.front, *view.baselines, *(view.points if every_trial else ())):
+            if point.state is not PointState.RUNNING:
+                shown.setdefault((point.role.value, point.as_policy.digest), point)
         for point in shown.values():
             self._put(Kind.POINT, **point_payload(point, view.metric))
         for path in files:

@@ -1,11 +1,13 @@
 import json
 import math
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from controller.report_files import write_report_files
+from controller.study_view import PointState
 from controller.tracking.address import runs_address, shared_view, without_credentials
 from controller.tracking.content import study_note
 from controller.tracking.messages import Kind, finite, groups, safe_keys
@@ -102,11 +104,54 @@ def test_study_is_recorded_as_parent_and_children(tracker_of, store, make_view, 
     tags = child.data.tags
     assert tags["mlflow.parentRunId"] == parent.info.run_id
     assert (tags["paretrim.pareto"], tags["paretrim.feasible"], tags["paretrim.trial"]) == ("true", "true", "1")
-    assert tags["mlflow.runColor"] == "#0072B2"
+    colours = {r.info.run_name: r.data.tags["mlflow.runColor"] for r in children}
+    assert colours["trial 1"] == colours["trial 2"] != colours["dense"] != colours["uniform w8a8"]
     policy = Path(client.download_artifacts(child.info.run_id, "policy.json", str(tmp_path))).read_text()
     assert policy == next(p for p in view.points if p.trial == 1).as_policy.to_json()
     job = Path(client.download_artifacts(parent.info.run_id, "job.yaml", str(tmp_path))).read_text()
     assert job == "storage: db://***@h/x\n"
+
+
+def test_every_trial_has_a_run_where_that_is_wanted(tracker_of, store, make_view):
+    view = make_view()
+    tracker = tracker_of("all")
+    tracker.begin(name="digits", metric=view.metric, params={}, job_yaml=None)
+    again = replace(view.points[3], trial=5, name="trial 5", on_front=False)
+    running = replace(view.points[-1], trial=6, name="trial 6", state=PointState.RUNNING, failure=None)
+    tracker.finish(replace(view, points=(*view.points, again, running)), (), every_trial=True)
+    assert tracker.flush(30), tracker.lines
+    _, _, children = runs_of(store, "all")
+    assert sorted(r.info.run_name for r in children) == [p.name for p in sorted(view.points, key=lambda p: p.name)]
+    failed = next(r for r in children if r.info.run_name == "trial 4")
+    assert failed.info.status == "FAILED"
+    assert failed.data.metrics == {}
+    assert (failed.data.tags["paretrim.state"], failed.data.tags["paretrim.failure"]) == ("failed", "out of memory")
+    outside = next(r for r in children if r.info.run_name == "trial 3")
+    assert outside.data.tags["paretrim.feasible"] == "false"
+
+
+def test_scores_policy_and_tags_of_a_run_go_in_one_batch(tracker_of, store, make_view, monkeypatch):
+    from mlflow import MlflowClient
+
+    tracker = tracker_of("requests")
+    tracker.begin(name="digits", metric="accuracy", params={}, job_yaml=None)
+    assert tracker.flush(30)
+    batches = []
+    plain = MlflowClient.log_batch
+    monkeypatch.setattr(MlflowClient, "log_batch", lambda *a, **k: (batches.append(k), plain(*a, **k))[1])
+    view = make_view()
+    tracker.finish(replace(view, points=tuple(p for p in view.points if p.name == "trial 1")), ())
+    assert tracker.flush(30), tracker.lines
+    child, note = batches
+    assert (len(child["params"]), len(child["metrics"])) == (4, 7)
+    assert [tag.key for tag in note["tags"]] == ["mlflow.note.content"]
+
+
+def test_progress_that_says_nothing_new_is_not_recorded(outbox):
+    tracker = Tracker("sqlite:///x.db", outbox, study="s", experiment="e", say=print)
+    for step, value in ((1, 0.5), (1, 0.5), (2, 0.5), (2, math.nan)):
+        tracker.progress(step, {"hypervolume": value})
+    assert [item.payload["step"] for item in outbox.pending(9)] == [1, 2]
 
 
 def test_artifacts_lie_beside_the_database(tracker_of, store, make_view):
@@ -149,7 +194,7 @@ def test_continued_study_keeps_its_run_and_moves_the_front(tracker_of, store, ma
     assert parent.info.status == "KILLED"
     tags = {r.info.run_name: r.data.tags for r in children}
     assert tags["trial 2"]["paretrim.pareto"] == "false"
-    assert "mlflow.runColor" not in tags["trial 2"]
+    assert tags["trial 2"]["mlflow.runColor"] != tags["trial 1"]["mlflow.runColor"]
     assert tags["trial 1"]["paretrim.pareto"] == "true"
 
 
