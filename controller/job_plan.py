@@ -57,6 +57,7 @@ class JobPlan(Record):
         foreign_table: Whether the table was measured on other hardware.
         extrapolated: How many operators of the space lie outside what the table was measured for.
         trials: Trials that the job asks for.
+        data_read: Whether all rows of the data were read and encoded; else files were looked at only.
     """
 
     study: str
@@ -80,3 +81,4 @@ class JobPlan(Record):
     foreign_table: bool = False
     extrapolated: int = 0
     trials: int
+    data_read: bool = False

@@ -1,16 +1,38 @@
-"""What the command line and the Python interface offer. Importing this loads what is heavy."""
+"""What the command line and the Python interface offer; each is imported when it is first asked for."""
 
-from controller.explanation.explain import run_explain
-from controller.export import run_export
-from controller.planning import plan
-from controller.rechecking.model_check import run_model_check
-from controller.registry.registration import run_promote, run_register, run_rollback
-from controller.retargeting.retarget import run_retarget
-from controller.retargeting.several_targets import run_search_on_all as run_search
-from controller.sensitivity.sensitivity import run_sensitivity
-from controller.sensitivity.sweep import run_sweep
-from controller.study_summary import load_front
-from controller.tables.profiling import run_calibration, run_profile, run_space_profile
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from controller.explanation.explain import run_explain
+    from controller.export import run_export
+    from controller.planning import plan
+    from controller.rechecking.model_check import run_model_check
+    from controller.registry.registration import run_promote, run_register, run_rollback
+    from controller.retargeting.retarget import run_retarget
+    from controller.retargeting.several_targets import run_search_on_all as run_search
+    from controller.sensitivity.sensitivity import run_sensitivity
+    from controller.sensitivity.sweep import run_sweep
+    from controller.study_summary import load_front
+    from controller.tables.profiling import run_calibration, run_profile, run_space_profile
+
+_PLACES = {
+    "load_front": "controller.study_summary:load_front",
+    "plan": "controller.planning:plan",
+    "run_calibration": "controller.tables.profiling:run_calibration",
+    "run_explain": "controller.explanation.explain:run_explain",
+    "run_export": "controller.export:run_export",
+    "run_model_check": "controller.rechecking.model_check:run_model_check",
+    "run_profile": "controller.tables.profiling:run_profile",
+    "run_promote": "controller.registry.registration:run_promote",
+    "run_register": "controller.registry.registration:run_register",
+    "run_retarget": "controller.retargeting.retarget:run_retarget",
+    "run_rollback": "controller.registry.registration:run_rollback",
+    "run_search": "controller.retargeting.several_targets:run_search_on_all",
+    "run_sensitivity": "controller.sensitivity.sensitivity:run_sensitivity",
+    "run_space_profile": "controller.tables.profiling:run_space_profile",
+    "run_sweep": "controller.sensitivity.sweep:run_sweep",
+}
 
 __all__ = [
     "load_front",
@@ -29,3 +51,12 @@ __all__ = [
     "run_space_profile",
     "run_sweep",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _PLACES[name].partition(":")
+    found = getattr(importlib.import_module(module), attribute)
+    globals()[name] = found
+    return found

@@ -17,20 +17,24 @@ from evaluators.costs import least_energy_mj, least_size_bytes
 from evaluators.memory import PeakMemory
 from evaluators.size import size_bytes, unit_bytes
 from search_spaces.policy import Choice
+from workers.data_outline import check_data_outline
 from workers.targets import TARGETS
-from workers.trial import check_data
 
 
-def plan(job: JobSpec) -> JobPlan:
+def plan(job: JobSpec, *, read_data: bool = False) -> JobPlan:
     """Describe a job's units, the size of its space, the dense model's costs and the bounds that can be reached.
 
     Latencies and energies are known where the job names a table, or where this machine was measured before.
+
+    Args:
+        job: The job.
+        read_data: Whether all rows are read and encoded, as a search does first; else files are looked at only.
 
     Raises:
         ValueError: The model, the space, the workload or the table does not fit; the types say which.
     """
     description = describe(job)
-    check_data(description.spec)
+    _check_data(description, read_data=read_data)
     measured = job.target.table is not None or description.table.exists()
     priced = price_by_table(job, description) if measured else None
     space = description.space
@@ -63,7 +67,18 @@ def plan(job: JobSpec) -> JobPlan:
         foreign_table=priced is not None and bool(priced.foreign),
         extrapolated=0 if priced is None else priced.extrapolated,
         trials=job.search.trials,
+        data_read=read_data,
     )
+
+
+def _check_data(description: Description, *, read_data: bool) -> None:
+    spec = description.spec
+    if not read_data:
+        check_data_outline(spec.data, task=spec.model.task)
+        return
+    from workers.trial import check_data
+
+    check_data(spec)
 
 
 def _units(description: Description, priced: PricedSpace | None) -> tuple[PlanUnit, ...]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import make_url
-
 from controller.errors import PreflightError
 from controller.job import JobSpec, Objective
-from controller.tables.measuring import OnStage, TableRequest, check_available, measure_table, profile_command
+from controller.tables.request import OnStage, TableRequest, check_available, profile_command
 from evaluators.costs import CostModel, least_energy_mj, least_latency_ms, least_size_bytes
 from evaluators.latency.lookup import LatencyPredictor
 from evaluators.latency.table import EnergyBasis, check_fingerprint, load_table
@@ -21,11 +20,14 @@ from search_spaces.policy import Policy
 from search_spaces.space import SearchSpace, build_space
 from search_spaces.units import ModelStructure
 from workers.model import load_structure
-from workers.profile import grid_operators, required_operators
+from workers.profiling.required import grid_operators, required_operators
 from workers.protocol import WorkerSpec
 from workers.targets import TARGETS, TargetConfig
 from workers.targets.device import DEVICES
-from workers.trial import workload_of
+from workers.workload import workload_of
+
+# SQLAlchemy would say the same, and takes longer to import than all else that a plan does.
+_SQLITE_FILE = re.compile(r"sqlite(?:\+\w+)?:///([^?]+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +89,9 @@ class PricedSpace:
 
 def work_folder(storage: str) -> Path:
     """Folder of whatever a study keeps beside its database: that of the SQLite file, else `.paretrim`."""
-    url = make_url(storage)
-    if url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:":
-        return Path(url.database).absolute().parent
+    file = _SQLITE_FILE.match(storage)
+    if file is not None and file[1] != ":memory:":
+        return Path(file[1]).absolute().parent
     return Path(".paretrim").absolute()
 
 
@@ -133,6 +135,8 @@ def price(job: JobSpec, description: Description, on_stage: OnStage) -> PricedSp
         PreflightError: No policy meets the constraints.
     """
     if job.target.table is None:
+        from controller.tables.measuring import measure_table
+
         operators = required_operators(description.space, description.workload)
         measure_table(description.request(operators), on_stage)
     priced = price_by_table(job, description)

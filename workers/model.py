@@ -140,19 +140,22 @@ def load_processor(folder: str, task_class: type[Task], *, revision: str | None 
 
 
 def load_structure(config: ModelConfig) -> ModelStructure:
-    """Describe a model from its configuration alone, without reading a weight.
+    """Describe a model without reading a weight: from the headers of its files where they tell all, without torch.
 
     Raises:
         ModelError: As `load_model`.
         UnsupportedModelError: No architecture module describes it.
     """
-    import torch
-    import transformers
-
-    from search_spaces.architectures import structure_of
+    from search_spaces.architectures import outlined_structure, structure_of
 
     task_class = _task_class(config)
     refuse_unsafe(config)
+    ending = task_class.auto_model.removeprefix("AutoModel") or "Model"
+    if Path(config.id).is_dir() and (outlined := outlined_structure(Path(config.id), ending=ending)) is not None:
+        return outlined
+    import torch
+    import transformers
+
     try:
         model_config = transformers.AutoConfig.from_pretrained(
             config.id, revision=config.revision, trust_remote_code=False

@@ -13,7 +13,6 @@ from torch import Tensor
 from evaluators.costs import CostModel
 from evaluators.latency.lookup import LatencyPredictor
 from evaluators.latency.table import LatencyTable, load_table
-from evaluators.latency.workload import Workload
 from evaluators.quality import Outputs, QualityEvaluator, stack_calls
 from evaluators.race import race
 from evaluators.rungs import EVALUATION_VERSION
@@ -28,37 +27,14 @@ from workers.data import load_splits
 from workers.model import load_model, load_task
 from workers.protocol import Split, TrialReport, TrialRequest, WorkerSpec
 from workers.recovery.layers import scope_of
-from workers.targets import TARGETS, TargetConfig
+from workers.targets import TARGETS
 from workers.targets.device import DEVICES
 from workers.variant_store import Variant, VariantStore
 from workers.variants import VariantMaker
+from workers.workload import WorkloadError as WorkloadError
+from workers.workload import workload_of as workload_of
 
 Progress = Callable[[int, int], None]
-
-
-class WorkloadError(ValueError):
-    """The target's workload does not fit the model."""
-
-
-def workload_of(target: TargetConfig, structure: ModelStructure) -> Workload:
-    """Batch and tokens of one call on the target.
-
-    Raises:
-        WorkloadError: The sequence length is missing, too long, or given where the model fixes it.
-    """
-    length = target.sequence_length
-    if structure.tokens is not None:
-        if length not in (None, structure.tokens):
-            raise WorkloadError(
-                f"the model fixes {structure.tokens} tokens for each example; got target.sequence_length={length}; "
-                "leave it out"
-            )
-        length = structure.tokens
-    if length is None:
-        raise WorkloadError("the latency of a text model depends on its length; set target.sequence_length (tokens)")
-    if structure.max_tokens is not None and length > structure.max_tokens:
-        raise WorkloadError(f"target.sequence_length is at most {structure.max_tokens} for this model; got {length}")
-    return Workload(batch=target.batch, sequence_length=length)
 
 
 def space_of(spec: WorkerSpec, structure: ModelStructure) -> SearchSpace:

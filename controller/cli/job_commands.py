@@ -31,6 +31,9 @@ JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="Job file, YAML or 
 def validate(
     job: JobFile,
     as_json: AsJson = False,
+    data: Annotated[
+        bool, typer.Option("--data", help="Read and encode every row too, as a search does first.")
+    ] = False,
     allow_foreign_table: AllowForeignTable = False,
     extrapolate: Extrapolate = False,
 ) -> None:
@@ -42,7 +45,7 @@ def validate(
     from controller.cli.render import render_plan
 
     with stdout_for_results():
-        plan = operations.plan(spec)
+        plan = operations.plan(spec, read_data=data)
     if as_json:
         print_json(plan.to_dict())
     else:

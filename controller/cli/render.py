@@ -56,6 +56,8 @@ def render_plan(console: Console, plan: JobPlan) -> None:
         f"{energy}; peak memory of activations: {format_size(plan.dense_peak_memory_bytes)} dense, "
         f"{format_size(plan.min_peak_memory_bytes)} at least",
     )
+    if not plan.data_read:
+        print_lines(console, "data: files looked at, rows not read; with --data every row is read and encoded")
     if plan.foreign_table:
         print_lines(console, FOREIGN_TABLE, style="yellow")
     if plan.extrapolated:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import shlex
 import tempfile
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 from controller.errors import PreflightError
+from controller.tables.request import OnStage as OnStage
+from controller.tables.request import TableRequest as TableRequest
+from controller.tables.request import check_available as check_available
+from controller.tables.request import profile_command as profile_command
 from evaluators.latency.lookup import LatencyPredictor, MissingEntryError
 from evaluators.latency.table import LatencyTable, check_fingerprint
-from evaluators.latency.workload import Operator, Workload
+from evaluators.latency.workload import Operator
 from search_spaces.policy import Policy
 from search_spaces.space import SearchSpace
-from workers.model import ModelConfig, load_model
+from workers.model import load_model
 from workers.profile import ProfileBudget, measure_correction, profile, required_operators, working_set_bytes
 from workers.profiling.policies import spread_policies
 from workers.profiling.whole import WholeModel
-from workers.targets import TARGETS, TargetConfig
 from workers.targets.device import DEVICES
-
-OnStage = Callable[[str, int, int], None]
-"""(what is going on, steps done, steps in all)"""
 
 CORRECTION_SEED = 101
 """Seed of the policies that corrections are fitted on; whoever checks a correction draws others."""
@@ -35,54 +33,6 @@ MODELS_IN_HASTE = 6
 """When time is over, no more than so many are made."""
 OPERATORS_SHARE = 0.7
 """Share of a limited time that operators may take; the rest is for whole models."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableRequest:
-    """What a table has to answer for, and where it goes.
-
-    Attributes:
-        model: The model, whose weights are read for the correction.
-        target: Runtime and threads.
-        space: Where the correction's policies come from.
-        workload: What models are fed with.
-        operators: What the table must know.
-        out: The file; what it holds already is not measured again.
-        minutes: Time for all of it, about; None has no limit.
-    """
-
-    model: ModelConfig
-    target: TargetConfig
-    space: SearchSpace
-    workload: Workload
-    operators: tuple[Operator, ...]
-    out: Path
-    minutes: float | None = None
-
-
-def check_available(target: TargetConfig) -> None:
-    """Check that something can be timed on a target here.
-
-    Raises:
-        PreflightError: Its runtime or device is missing.
-    """
-    if (reason := TARGETS.get(target.name).available()) is not None:
-        raise PreflightError(
-            f"target {target.name!r} can't be timed on this machine: {reason}; name another (`paretrim targets` lists "
-            "them), or plan with a table from elsewhere: target.table and target.allow_foreign_table"
-        )
-
-
-def profile_command(request: TableRequest) -> str:
-    """Return the command that measures what a table lacks, whatever the space."""
-    model, target = request.model, request.target
-    words = ["paretrim", "profile", "--model", model.id, "--task", model.task, "--target", target.name]
-    if model.revision is not None:
-        words += ["--revision", model.revision]
-    if request.space.structure.tokens is None:
-        words += ["--sequence-length", str(request.workload.sequence_length)]
-    words += ["--batch", str(target.batch), "--threads", str(target.threads), "--out", str(request.out)]
-    return shlex.join(words)
 
 
 def check_folder(out: Path) -> None:

@@ -9,6 +9,12 @@ from search_spaces.architectures import (  # noqa: F401  (importing registers th
     t5,
     vit,
 )
-from search_spaces.architectures.base import ARCHITECTURES, Architecture, UnsupportedModelError, structure_of
+from search_spaces.architectures.base import (
+    ARCHITECTURES,
+    Architecture,
+    UnsupportedModelError,
+    outlined_structure,
+    structure_of,
+)
 
-__all__ = ["ARCHITECTURES", "Architecture", "UnsupportedModelError", "structure_of"]
+__all__ = ["ARCHITECTURES", "Architecture", "UnsupportedModelError", "outlined_structure", "structure_of"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from search_spaces.outline import read_outline
 from search_spaces.registry import Registry
 from search_spaces.units import FixedPart, ModelStructure, Unit
 
@@ -29,6 +31,8 @@ class Architecture(Protocol):
     """Whether a branch normalises its input, and not its sum with the residual stream."""
     rotates_positions: bool = False
     """Whether positions are rotated into queries and keys."""
+    reads_shapes_only: bool = False
+    """Whether names, shapes and configuration tell all that it declares, so that a `search_spaces.outline` will do."""
 
     def prepare(self, model: nn.Module) -> None:
         """Rewire a model, in place and without changing what it computes, where its parts can't be cut as they are.
@@ -98,6 +102,28 @@ def structure_of(model: nn.Module) -> ModelStructure:
         normalizes_first=architecture.normalizes_first,
         rotates_positions=architecture.rotates_positions,
     )
+
+
+def outlined_structure(folder: Path, *, ending: str) -> ModelStructure | None:
+    """Describe the model in a folder without torch; None where its files or its architecture do not allow that.
+
+    Args:
+        folder: Holds `config.json` and safetensors files.
+        ending: How the name of the model's class ends ("ForCausalLM").
+
+    Returns:
+        What `structure_of` says of the model.
+    """
+    outline = read_outline(folder, ending=ending)
+    if outline is None:
+        return None
+    name = str(getattr(outline.config, "model_type", ""))
+    if name not in ARCHITECTURES or not ARCHITECTURES.get(name).reads_shapes_only:
+        return None
+    try:
+        return structure_of(cast("nn.Module", outline))
+    except (AttributeError, TypeError, UnsupportedModelError):
+        return None
 
 
 def _modules_of(units: Iterable[Unit]) -> Iterator[str]:

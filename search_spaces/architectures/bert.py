@@ -31,6 +31,7 @@ class Bert(Architecture):
     """
 
     normalizes_first = False
+    reads_shapes_only = True
 
     def __init__(self, root: str, head: tuple[str, ...], *, numbers_after_padding: bool = False) -> None:
         self._root, self._head, self._numbers_after_padding = root, head, numbers_after_padding

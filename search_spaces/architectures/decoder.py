@@ -36,6 +36,7 @@ class Decoder(Architecture):
     """
 
     rotates_positions = True
+    reads_shapes_only = True
 
     def __init__(self, *, norms: int = 2, activation: str = "hidden_act", fused: bool = False) -> None:
         self._norms, self._activation, self._fused = norms, activation, fused

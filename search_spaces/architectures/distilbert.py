@@ -25,6 +25,7 @@ class DistilBert(Architecture):
     """Units of DistilBERT with a classification head."""
 
     normalizes_first = False
+    reads_shapes_only = True
 
     def units(self, model: nn.Module) -> tuple[Unit, ...]:
         """The table of words; attention by heads and feed-forward by channels, for each layer."""

@@ -23,6 +23,8 @@ class Vit(Architecture):
         extra_tokens: Tokens beside the patches: class, and for DeiT distillation.
     """
 
+    reads_shapes_only = True
+
     def __init__(self, root: str, *, extra_tokens: int) -> None:
         self._root, self._extra_tokens = root, extra_tokens
 
