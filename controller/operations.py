@@ -4,9 +4,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from controller.comparison import compare_studies
     from controller.explanation.explain import run_explain
     from controller.export import run_export
     from controller.planning import plan
+    from controller.policy_report import load_policy
     from controller.rechecking.model_check import run_model_check
     from controller.registry.registration import run_promote, run_register, run_rollback
     from controller.retargeting.retarget import run_retarget
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
     from controller.tables.profiling import run_calibration, run_profile, run_space_profile
 
 _PLACES = {
+    "compare_studies": "controller.comparison:compare_studies",
     "load_front": "controller.study_summary:load_front",
+    "load_policy": "controller.policy_report:load_policy",
     "plan": "controller.planning:plan",
     "run_calibration": "controller.tables.profiling:run_calibration",
     "run_explain": "controller.explanation.explain:run_explain",
@@ -35,7 +39,9 @@ _PLACES = {
 }
 
 __all__ = [
+    "compare_studies",
     "load_front",
+    "load_policy",
     "plan",
     "run_calibration",
     "run_explain",

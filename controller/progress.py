@@ -1,7 +1,8 @@
 """How far a study is: counts, front, hypervolume, and the best policy under its constraints."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from controller.front import FrontMember, cost_bounds, feasible, hypervolume, pareto_front
 from controller.job import Constraints
@@ -36,6 +37,8 @@ class StudyProgress:
         elapsed_s: Seconds since this controller took the study.
         stop: Why nothing more is asked; None while the search goes on.
         waits_for: What holds the search up, in one line; None for nothing.
+        failures: Failed trials by reason, the most frequent first.
+        examples: Examples that were scored for all trials so far, a repeat's counted once.
     """
 
     trials_done: int
@@ -55,6 +58,8 @@ class StudyProgress:
     elapsed_s: float
     stop: StopReason | None
     waits_for: str | None = None
+    failures: Mapping[str, int] = field(default_factory=dict)
+    examples: int = 0
 
 
 def counted_share(trial: TrialRecord, examples: int | None = None) -> float:
@@ -125,7 +130,16 @@ def measure_progress(
         best=None if dense is None else best_member(front, config.constraints, dense),
         elapsed_s=elapsed_s,
         stop=stop,
+        failures=dict(Counter(str(t.reason) for t in trials if t.state is TrialState.FAIL).most_common()),
+        examples=sum(_scored_examples(t, config.examples or 0) for t in trials),
     )
+
+
+def _scored_examples(trial: TrialRecord, examples: int) -> int:
+    """Examples of the search split that were scored for a trial."""
+    if trial.quality is None or trial.repeat_of is not None:
+        return 0
+    return round(trial.share * examples)
 
 
 def best_member(front: Sequence[FrontMember], constraints: Constraints, dense: FrontMember) -> FrontMember | None:

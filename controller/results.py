@@ -16,6 +16,23 @@ _DIFFERENCES_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FrontPoint(Record):
+    """A member of the front while the search goes on.
+
+    Attributes:
+        name: Name for people ("trial 17").
+        quality: Metric on the search split; larger is better.
+        latency_ms: Predicted latency of one batch.
+        size_bytes: Bytes of all parameters.
+    """
+
+    name: str
+    quality: float
+    latency_ms: float
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress(Record):
     """Where a search stands.
 
@@ -29,6 +46,9 @@ class Progress(Record):
         best: The best policy under the constraints, for people; None before there is one.
         elapsed_s: Seconds since the start.
         eta_s: Seconds to go; None where unknown.
+        front: Members of the front, by falling latency.
+        failures: Failed trials by reason.
+        examples_done: Examples that were scored for all trials so far.
     """
 
     stage: str
@@ -40,6 +60,9 @@ class Progress(Record):
     best: str | None = None
     elapsed_s: float = 0.0
     eta_s: float | None = None
+    front: tuple[FrontPoint, ...] = ()
+    failures: Mapping[str, int] = field(default_factory=dict)
+    examples_done: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from controller.progress import StudyProgress
 from controller.recovery.stage import recover_front
 from controller.report_details import details_of
 from controller.report_files import write_report_files
-from controller.results import Progress, SearchResult
+from controller.results import FrontPoint, Progress, SearchResult
 from controller.sealed_url import sealed
 from controller.stages import Stages
 from controller.storage.engine import open_database
@@ -63,6 +63,12 @@ class _SearchStages(Stages):
                 best=None if progress.best is None else _in_words(progress.best),
                 elapsed_s=self.elapsed_s,
                 eta_s=eta_s,
+                front=tuple(
+                    FrontPoint(name=m.name, quality=m.quality, latency_ms=m.latency_ms, size_bytes=m.size_bytes)
+                    for m in progress.front
+                ),
+                failures=progress.failures,
+                examples_done=progress.examples,
             )
         )
 

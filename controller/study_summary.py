@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from controller.errors import UsageError
 from controller.front import (
@@ -70,6 +71,12 @@ class StudySummary:
     chance_quality: float
     foreign: tuple[str, ...]
     extrapolated: int
+
+    @cached_property
+    def fixed(self) -> dict[str, Any]:
+        """What can't change once the study has trials."""
+        content: dict[str, Any] = json.loads(self.record.fixed_json)
+        return content
 
     @cached_property
     def members(self) -> list[FrontMember]:

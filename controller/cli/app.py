@@ -11,6 +11,7 @@ from controller.cli import (
     dashboard_command,
     database_commands,
     explain_command,
+    inspect_commands,
     job_commands,
     profile_command,
     recheck_command,
@@ -70,6 +71,8 @@ app.command()(cluster_commands.stop)
 app.command()(cluster_commands.resume)
 app.command()(study_commands.front)
 app.command()(dashboard_command.dashboard)
+app.command()(inspect_commands.policy)
+app.command()(inspect_commands.compare)
 app.command()(study_commands.export)
 app.command()(registry_commands.register)
 app.command()(registry_commands.promote)

@@ -10,7 +10,7 @@ import typer
 from controller.cli.errors import reports_errors, stop
 from controller.cli.exit_codes import ExitCode
 from controller.cli.options import AsJson
-from controller.cli.text import print_json, stderr_console, stdout_console, stdout_for_results
+from controller.cli.text import print_json, print_next, stderr_console, stdout_console, stdout_for_results
 from controller.jobs.entrypoint import JOB_ID_VARIABLE
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ def validate(
         print_json(plan.to_dict())
     else:
         render_plan(stdout_console(), plan)
+    if not as_json and plan.constraints_reachable:
+        print_next(stdout_console(), f"paretrim search {shlex.quote(str(job))}")
     if not plan.constraints_reachable:
         lines = plan.unreachable or ("no policy of the space meets the constraints",)
         stop("\n".join(lines), ExitCode.PREFLIGHT, remedy="widen the bound, or offer smaller choices in the space")
@@ -78,7 +80,7 @@ def search(
     spec = where_kept(spec, os.environ)
     from controller import operations
     from controller.cli.progress import progress_view
-    from controller.cli.render import render_front
+    from controller.cli.render import commands_after_search, render_front
     from controller.cli.signals import interrupted_by_sigterm
 
     go_on = f"to go on: {_resume_command(job)}"
@@ -90,7 +92,9 @@ def search(
     if as_json:
         print_json(result.to_dict())
     else:
-        render_front(stdout_console(), result)
+        console = stdout_console()
+        render_front(console, result)
+        print_next(console, *commands_after_search(result))
     if result.interrupted:
         stop("interrupted; every finished trial is kept", ExitCode.INTERRUPTED, remedy=go_on)
     if not result.feasible:

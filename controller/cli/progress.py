@@ -7,12 +7,11 @@ import time
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
 
+from controller.cli.drawing import draws_blocks
+from controller.cli.progress_picture import SearchPace, picture
 from controller.cli.text import clean, format_seconds, print_lines
 from controller.log_lines import line_fields, wants_json
 from controller.results import Progress
@@ -31,8 +30,10 @@ class ProgressView:
 
     def __init__(self, console: Console, *, seconds_between_lines: float = SECONDS_BETWEEN_LINES) -> None:
         self._console = console
-        self._pause = seconds_between_lines
+        self._pause_s = seconds_between_lines
         self._live = Live(console=console, transient=True, refresh_per_second=4) if console.is_terminal else None
+        self._blocks = draws_blocks(console.encoding)
+        self._pace = SearchPace()
         self._stage = ""
         self._last_line = 0.0
         self._last_shown = ""
@@ -50,14 +51,15 @@ class ProgressView:
 
     def __call__(self, progress: Progress) -> None:
         """Show one record."""
+        self._pace.add(progress)
         if self._live is not None:
-            self._live.update(_drawn(progress))
+            self._live.update(picture(progress, self._pace, blocks=self._blocks))
             return
         now, stage = time.monotonic(), _without_steps(progress.stage)
         finished = progress.trials_total > 0 and progress.trials_done >= progress.trials_total
-        if stage == self._stage and not finished and now - self._last_line < self._pause:
+        if stage == self._stage and not finished and now - self._last_line < self._pause_s:
             return
-        line = progress_line(progress)
+        line = progress_line(progress, self._pace)
         if line != self._last_shown:
             print_lines(self._console, line)
         self._stage, self._last_line, self._last_shown = stage, now, line
@@ -108,12 +110,14 @@ def _without_steps(stage: str) -> str:
     return _STEPS.sub("", stage)
 
 
-def progress_line(progress: Progress) -> str:
+def progress_line(progress: Progress, pace: SearchPace | None = None) -> str:
     """Return one line with all that is known."""
     parts = [clean(progress.stage)]
     if progress.trials_total:
         parts.append(f"{progress.trials_done}/{progress.trials_total} trials")
     parts += _details(progress)
+    if pace is not None and progress.trials_total and pace.text:
+        parts.append(pace.text)
     if progress.best is not None:
         parts.append(f"best: {clean(progress.best)}")
     return ", ".join(parts)
@@ -122,7 +126,8 @@ def progress_line(progress: Progress) -> str:
 def _details(progress: Progress) -> list[str]:
     parts = []
     if progress.failed:
-        parts.append(f"{progress.failed} failed")
+        reasons = ", ".join(f"{count} {clean(reason)}" for reason, count in progress.failures.items())
+        parts.append(f"{progress.failed} failed" + (f" ({reasons})" if reasons else ""))
     if progress.front_size:
         parts.append(f"front {progress.front_size}")
     if progress.hypervolume is not None:
@@ -130,17 +135,3 @@ def _details(progress: Progress) -> list[str]:
     if progress.eta_s is not None:
         parts.append(f"{format_seconds(progress.eta_s)} left")
     return parts
-
-
-def _drawn(progress: Progress) -> Group:
-    head = Table.grid(padding=(0, 1))
-    row: list[Text | ProgressBar] = [Text(clean(progress.stage), style="bold")]
-    if progress.trials_total:
-        row.append(ProgressBar(total=progress.trials_total, completed=progress.trials_done, width=30))
-        row.append(Text(f"{progress.trials_done}/{progress.trials_total} trials"))
-    row.append(Text(format_seconds(progress.elapsed_s), style="dim"))
-    head.add_row(*row)
-    lines = [Text("  " + ", ".join(_details(progress)))] if _details(progress) else []
-    if progress.best is not None:
-        lines.append(Text(f"  best: {clean(progress.best)}"))
-    return Group(head, *lines)

@@ -1,5 +1,6 @@
 """Shows results to people: the plan of a job, the front beside its baselines, an export beside the prediction."""
 
+import shlex
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
@@ -93,6 +94,37 @@ def render_front(console: Console, result: SearchResult) -> None:
         print_lines(console, f"MLflow: {result.mlflow_address}")
     for further in result.further:
         render_front(console, further)
+
+
+def commands_after_search(result: SearchResult) -> tuple[str, ...]:
+    """Return what to type after a search: nothing where it found nothing."""
+    if not result.feasible or result.interrupted:
+        return ()
+    return (f"paretrim front {shlex.quote(result.study)} --pick knee", _export_command(result))
+
+
+def commands_after_front(result: SearchResult) -> tuple[str, ...]:
+    """Return what to type after a look at a front."""
+    if not result.feasible:
+        return ()
+    if result.picked is None:
+        shown = next((row for row in result.front if row.knee), result.front[-1])
+        return (
+            f"paretrim policy {shlex.quote(result.study)} --trial {shown.trial}",
+            _export_command(result),
+        )
+    study = shlex.quote(result.study)
+    return tuple(
+        f"paretrim {command}"
+        for command in (
+            f"policy {study} --trial {result.picked.trial}",
+            f"export {study} --trial {result.picked.trial} --out {study}-{result.picked.trial}",
+        )
+    )
+
+
+def _export_command(result: SearchResult) -> str:
+    return f'paretrim export {shlex.quote(result.study)} --pick "fastest within 1% quality" --out best'
 
 
 def _rows(console: Console, title: str, result: SearchResult, rows: Sequence[FrontRow]) -> None:

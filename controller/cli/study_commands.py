@@ -7,7 +7,7 @@ import typer
 
 from controller.cli.errors import reports_errors
 from controller.cli.options import AsJson, StorageUrl, StudyName, storage_or_default
-from controller.cli.text import print_json, stdout_console, stdout_for_results
+from controller.cli.text import print_json, print_next, stdout_console, stdout_for_results
 from controller.errors import UsageError
 from controller.registry import CHAMPION
 
@@ -31,14 +31,18 @@ def front(
 
         parse_pick(pick)
     from controller import operations
-    from controller.cli.render import render_front
+    from controller.cli.render import commands_after_front, render_front
+    from controller.cli.render_drawing import render_drawing
 
     with stdout_for_results():
         result = operations.load_front(study, storage_or_default(storage), pick=pick)
     if as_json:
         print_json(result.to_dict())
     else:
-        render_front(stdout_console(), result)
+        console = stdout_console()
+        render_front(console, result)
+        render_drawing(console, result)
+        print_next(console, *commands_after_front(result))
 
 
 @reports_errors

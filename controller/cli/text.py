@@ -56,6 +56,12 @@ def print_lines(console: Console, text: str, *, style: str = "") -> None:
         console.print(Text(indent + clean(line.lstrip(" "), most=2000), style=style), soft_wrap=True)
 
 
+def print_next(console: Console, *commands: str) -> None:
+    """Print which commands come next, a line each."""
+    for command in commands:
+        print_lines(console, f"next: {command}", style="dim")
+
+
 def print_json(content: dict[str, Any]) -> None:
     """Print a result as JSON, and nothing else, to stdout."""
     typer.echo(json.dumps(content, indent=2, allow_nan=False))

@@ -1,0 +1,176 @@
+"""Fronts beside each other and policies as strips, of real searches of a small model."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from controller.cli.app import app
+from controller.cli.exit_codes import ExitCode
+from controller.comparison import Comparison, compare, compare_studies
+from controller.dispatch import search_inline
+from controller.errors import UsageError
+from controller.front import FrontMember, hypervolume
+from controller.job import JobSpec, parse_job
+from controller.policy_report import load_policy
+from controller.preparation import describe, price
+from controller.search import _study_config
+from controller.storage import Repository, open_database
+from controller.study_factory import StudyFactory
+from controller.study_summary import StudySummary, summarise
+from workers.trial import TrialWorker
+
+if TYPE_CHECKING:
+    from conftest import TinyJob
+
+
+def search(tiny: "TinyJob", folder: Path, name: str, **changes: Any) -> JobSpec:
+    content = {
+        "name": name,
+        "model": {"id": tiny.model.id, "task": tiny.model.task},
+        "data": tiny.data.model_dump(mode="json"),
+        "space": {"keep": [1.0, 0.5, 0.0], "formats": ["fp32", "w8a8"]},
+        "target": {"table": str(tiny.table), "sequence_length": tiny.sequence_length},
+        "search": {"sampler": "random", "trials": 8},
+        "storage": f"sqlite:///{folder}/paretrim.db",
+        "mlflow": {"enabled": False},
+    }
+    job = parse_job({**content, **changes})
+    priced = price(job, describe(job), lambda *_: None)
+    worker = TrialWorker(priced.description.spec)
+    config = _study_config(job, priced, worker, worker.chance_quality)
+    search_inline(StudyFactory(config=config, storage=job.storage, cost_of=priced.costs.costs)(), worker)
+    return job
+
+
+@pytest.fixture(scope="module")
+def storage(tiny_text: "TinyJob", tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database with three searches: two alike but for their samplers, one by size alone."""
+    folder = tmp_path_factory.mktemp("studies")
+    job = search(tiny_text, folder, "one", constraints={"max_latency_ms": 1000.0})
+    search(tiny_text, folder, "two", search={"sampler": "nsga2", "trials": 6})
+    search(
+        tiny_text, folder, "by-size", objectives=["quality", "size_bytes"], search={"sampler": "random", "trials": 2}
+    )
+    return job.storage
+
+
+@pytest.fixture(scope="module")
+def summaries(storage: str) -> Iterator[dict[str, StudySummary]]:
+    engine = open_database(storage)
+    yield {name: summarise(Repository(engine), name) for name in ("one", "two", "by-size")}
+    engine.dispose()
+
+
+def with_members(summary: StudySummary, *members: tuple[float, float]) -> StudySummary:
+    """The study with a front of (quality, latency) in place of its own."""
+    changed = replace(summary)
+    found = [
+        FrontMember(number=n, policy_digest=str(n), name=f"trial {n}", quality=q, latency_ms=ms, size_bytes=1)
+        for n, (q, ms) in enumerate(members, start=1)
+    ]
+    changed.__dict__["front"] = sorted(found, key=lambda m: -m.latency_ms)
+    return changed
+
+
+def test_two_searches_are_measured_from_one_point(summaries: dict[str, StudySummary], storage: str) -> None:
+    report = compare_studies("one", "two", storage)
+    first, second = summaries["one"], summaries["two"]
+    assert first.dense is not None
+    assert report.reference == {"quality": first.chance_quality, "latency_ms": first.dense.latency_ms}
+    for compared, summary in ((report.first, first), (report.second, second)):
+        assert compared.members == len(summary.front)
+        expected = hypervolume(
+            summary.front, summary.job.objectives, dense=first.dense, chance_quality=first.chance_quality
+        )
+        assert compared.hypervolume == pytest.approx(expected)
+        assert 0 <= compared.coverage <= 1
+    assert report.notes == ()
+    assert compare(first, first).first.coverage == 1
+    assert compare(first, first).dominations == ()
+
+
+def test_coverage_dominations_and_best_members_of_fronts_by_hand(summaries: dict[str, StudySummary]) -> None:
+    one = summaries["one"]
+    assert one.dense is not None
+    top, ms = one.dense.quality, one.dense.latency_ms
+    left = with_members(one, (top, 0.9 * ms), (top - 0.015, 0.5 * ms))
+    right = with_members(one, (top, 0.8 * ms), (top - 0.015, 0.5 * ms), (top - 0.3, 0.1 * ms))
+    report: Comparison = compare(left, right)
+    assert report.first.coverage == pytest.approx(1 / 3)
+    assert report.second.coverage == 1
+    assert [(d.study, d.member, d.dominates) for d in report.dominations] == [("one", "trial 1", ("trial 1",))]
+    assert report.second.hypervolume > report.first.hypervolume
+    best = {row.constraint: (row.first, row.second) for row in report.best}
+    assert best["accuracy at most 0.01 below dense"] == ("trial 1", "trial 1")
+    assert best["accuracy at most 0.02 below dense"] == ("trial 2", "trial 2")
+    assert best["latency_ms at most 1000"] == ("trial 1", "trial 1")
+
+
+def test_what_can_not_be_compared_is_refused_with_the_reason(storage: str) -> None:
+    with pytest.raises(UsageError, match="a cost that both were searched for"):
+        compare_studies("one", "by-size", storage)
+    with pytest.raises(UsageError, match="no study 'three'"):
+        compare_studies("one", "three", storage)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_compare_prints_both_fronts(storage: str) -> None:
+    done = run("compare", "one", "two", "--storage", storage)
+    assert done.exit_code == 0, done.output
+    for text in ("one beside two", "hypervolume", "covers of the other", "measured from", "next: paretrim front"):
+        assert text in done.stdout
+    content = json.loads(run("compare", "one", "two", "--storage", storage, "--json").stdout)
+    assert content["first"]["study"] == "one"
+    assert content["schema_version"] == 1
+    assert run("compare", "one", "../x", "--storage", storage).exit_code == ExitCode.USAGE
+
+
+def test_a_policy_is_split_among_its_units(storage: str, summaries: dict[str, StudySummary]) -> None:
+    trial = summaries["one"].front[-1].number
+    report = load_policy("one", storage, trial=trial)
+    shares = [unit.latency_share for unit in report.units]
+    assert all(share is not None and 0 <= share <= 1 for share in shares)
+    assert 0 < sum(share for share in shares if share is not None) <= 1
+    policy = summaries["one"].trial(trial).policy
+    assert [(u.keep, u.format) for u in report.units] == [
+        (policy[u.name].keep, policy[u.name].format) for u in report.units
+    ]
+    done = run("policy", "one", "--trial", trial, "--storage", storage)
+    assert done.exit_code == 0, done.output
+    assert all(unit.name in done.stdout for unit in report.units)
+    assert f"next: paretrim export one --trial {trial}" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert json.loads(run("policy", "one", "--trial", 0, "--storage", storage, "--json").stdout)["name"] == "dense"
+    assert run("policy", "one", "--trial", 999, "--storage", storage).exit_code == ExitCode.USAGE
+
+
+def test_a_policy_whose_model_has_gone_is_shown_without_times(
+    tiny_text: "TinyJob", storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workers.model import ModelError
+
+    def gone(_job: JobSpec) -> None:
+        raise ModelError("no folder")
+
+    monkeypatch.setattr("controller.policy_report.describe", gone)
+    report = load_policy("one", storage, trial=0)
+    assert report.units
+    assert all(unit.latency_share is None for unit in report.units)
+    assert report.notes == ("shares of the latency are not known: no folder",)
+
+
+def test_a_front_is_drawn_with_the_results_and_not_with_json(storage: str) -> None:
+    done = run("front", "one", "--storage", storage)
+    assert done.exit_code == 0, done.output
+    assert "o front; K knee; D dense" in done.stdout
+    assert "latency (ms)" in done.stdout
+    assert "next: paretrim policy one --trial" in done.stdout
+    json.loads(run("front", "one", "--storage", storage, "--json").stdout)
