@@ -1,4 +1,6 @@
-"""Paretrim's public face: load_job, search, front, export, load, profile, retarget, explain, sensitivity, sweep.
+"""Paretrim's public face: load_job, search, front, pick, export, load, profile, retarget, explain, sensitivity, sweep.
+
+`AutoCompressor` takes one mapping in place of a job file.
 
 Importing this module checks that its four packages are the ones that lie beside it, and imports nothing heavy.
 """
@@ -14,12 +16,13 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from controller.auto_compressor import AutoCompressor as AutoCompressor
     from controller.early_exit_options import EarlyExitOptions
     from controller.explanation.report import ExplainReport
     from controller.job import JobSpec
     from controller.recovery.options import RecoveryOptions
     from controller.registry.names import Registration
-    from controller.results import ExportSummary, ProfileSummary, Progress, SearchResult
+    from controller.results import ExportSummary, PickSummary, ProfileSummary, Progress, SearchResult
     from controller.retargeting.report import RetargetResult
     from controller.retargeting.target_change import TargetChange
     from controller.sensitivity.report import SensitivityReport
@@ -28,12 +31,14 @@ if TYPE_CHECKING:
     from workers.targets.base import TargetConfig
 
 __all__ = [
+    "AutoCompressor",
     "check_packages",
     "explain",
     "export",
     "front",
     "load",
     "load_job",
+    "pick",
     "profile",
     "retarget",
     "search",
@@ -109,6 +114,22 @@ def front(study: str, *, pick: str | None = None, storage: str | None = None) ->
     from controller import operations
 
     return operations.load_front(name, storage or DEFAULT_STORAGE, pick=pick)
+
+
+def pick(study: str, rule: str, *, storage: str | None = None) -> PickSummary:
+    """Say which member of a study's front a rule picks, why, and what comes next.
+
+    Args:
+        study: Name of the study.
+        rule: The rule in words: "fastest within 1% quality", "knee".
+        storage: Database URL; None takes the default file in the current folder.
+
+    Raises:
+        ValueError: The rule can't be read, or nothing meets it.
+    """
+    found = front(study, pick=rule, storage=storage).picked
+    assert found is not None
+    return found
 
 
 def export(
@@ -307,6 +328,14 @@ def sweep(
 
 def _ignore(progress: Progress) -> None:
     """Take progress and show nothing."""
+
+
+def __getattr__(name: str) -> object:
+    if name == "AutoCompressor":
+        from controller.auto_compressor import AutoCompressor
+
+        return AutoCompressor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 check_packages()

@@ -297,6 +297,12 @@ class SearchResult(Record):
         """Whether a policy on the front meets the constraints."""
         return any(row.feasible for row in self.front)
 
+    def _repr_html_(self) -> str:
+        """The front as notebooks show it; every text is escaped."""
+        from controller.plots.front_table import front_to_html
+
+        return front_to_html(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileSummary(Record):
