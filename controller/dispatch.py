@@ -159,7 +159,7 @@ def _run_slots(
             service=service,
             make_worker=make_worker,
             trial_timeout_s=options.trial_timeout_s,
-            heartbeat_s=options.heartbeat_s,
+            heartbeat_s=min(options.heartbeat_s, options.grace_s / 4),
         )
         resources = {"cpu": options.cpus_per_worker, "gpu": options.gpus_per_worker}
         tune.Tuner(

@@ -42,7 +42,7 @@ class RayOptions:
         gpus_per_worker: GPUs that each reserves; fractions share one.
         address: Ray cluster to attach to; None takes RAY_ADDRESS, or starts one on this machine.
         trial_timeout_s: Seconds that one evaluation may take; None for no limit.
-        heartbeat_s: Seconds between a slot's signs of life.
+        heartbeat_s: Seconds between a slot's signs of life; no more than a quarter of the grace time.
         grace_s: Seconds of silence after which a slot counts as dead.
         drain_s: Seconds that trials at work may take to finish once the search is told to stop.
     """
@@ -52,7 +52,7 @@ class RayOptions:
     gpus_per_worker: float = 0.0
     address: str | None = None
     trial_timeout_s: float | None = None
-    heartbeat_s: float = 1.0
+    heartbeat_s: float = 5.0
     grace_s: float = 60.0
     drain_s: float = 120.0
 

@@ -18,7 +18,12 @@ T = TypeVar("T")
 _BATCH_S = 2.0
 _LARGEST_BATCH = 32
 _IDLE_DEATHS = 5
+_IDLE_S = 0.1
+_IDLE_S_A_SLOT = 0.005
+"""However many slots wait, they ask no more than 200 times a second together."""
 _PROGRESS_EVERY_S = 0.5
+_PROGRESS_SHARE = 0.05
+"""Share of the time that goes into measuring how far a study is, which takes longer the more trials it has."""
 _SNAPSHOT_WAIT_S = 0.2
 
 
@@ -58,11 +63,13 @@ class Work:
     Attributes:
         requests: Policies to score, in this order; none means: ask again soon.
         stop: Whether nothing more will come.
+        again_s: Seconds after which to ask again where there are none.
         dismissed: Whether that is so as there are more slots than there should be, and not as the search is over.
     """
 
     requests: tuple[TrialRequest, ...] = ()
     stop: bool = False
+    again_s: float = 0.1
     dismissed: bool = False
 
 
@@ -131,7 +138,7 @@ class StudyService:
         self._idle_deaths = 0
         self._mean_s: float | None = None
         self._progress: StudyProgress | None = None
-        self._measured_at = 0.0
+        self._measure_at = 0.0
         self._changed = True
         self._lock = threading.RLock()
         self._snapshot = self.snapshot()
@@ -179,7 +186,8 @@ class StudyService:
         if self._error is None:
             self._guarded(lambda: requests.extend(self._study.ask(self._batch_size(), worker=slot)))
         self._hold(holder, [request.attempt for request in requests])
-        return Work(requests=tuple(requests), stop=not requests and self.is_over())
+        again_s = max(_IDLE_S, _IDLE_S_A_SLOT * len(self._slots))
+        return Work(requests=tuple(requests), stop=not requests and self.is_over(), again_s=again_s)
 
     @_one_at_a_time
     def tell(self, slot: str, incarnation: int, result: TrialReport | TrialFailure) -> None:
@@ -224,8 +232,11 @@ class StudyService:
         self._reap()
         finished = self.is_over()
         now = self._clock()
-        if self._progress is None or (self._changed and (finished or now - self._measured_at >= _PROGRESS_EVERY_S)):
-            self._progress, self._measured_at, self._changed = self._study.progress(), now, False
+        if self._progress is None or (self._changed and (finished or now >= self._measure_at)):
+            began = time.perf_counter()
+            self._progress, self._changed = self._study.progress(), False
+            took_s = time.perf_counter() - began
+            self._measure_at = now + max(_PROGRESS_EVERY_S, took_s / _PROGRESS_SHARE)
         condemned, self._condemned = tuple(self._condemned), []
         progress = replace(self._progress, elapsed_s=self._study.elapsed_s, stop=self._study.stop_reason)
         return Snapshot(

@@ -17,7 +17,6 @@ from workers.protocol import FailureReason, TrialFailure, TrialRequest, Worker
 OVER = "over"
 """Key of a slot's result: whether it has ended as the search has."""
 _STEP_S = 2.0
-_IDLE_S = 0.1
 _LAST_WORDS_S = 10.0
 
 
@@ -108,7 +107,7 @@ class WorkerSlot(Trainable):  # type: ignore[misc]  # ray is untyped
             if time.monotonic() >= deadline:
                 return {"done": False, "scored": scored, OVER: False}
             if not told:
-                time.sleep(_IDLE_S)
+                time.sleep(work.again_s)
 
     def cleanup(self) -> None:
         """Fall silent."""
