@@ -4,7 +4,7 @@ import functools
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -184,22 +184,28 @@ class StudyService:
             return Work(stop=True, dismissed=True)
         requests: list[TrialRequest] = []
         if self._error is None:
-            self._guarded(lambda: requests.extend(self._study.ask(self._batch_size(), worker=slot)))
+            self._guarded(self._ask, requests, slot)
         self._hold(holder, [request.attempt for request in requests])
         again_s = max(_IDLE_S, _IDLE_S_A_SLOT * len(self._slots))
         return Work(requests=tuple(requests), stop=not requests and self.is_over(), again_s=again_s)
 
     @_one_at_a_time
-    def tell(self, slot: str, incarnation: int, result: TrialReport | TrialFailure) -> None:
-        """Take a result; one of an attempt that was given up is rejected by its token."""
+    def tell(self, slot: str, incarnation: int, *results: TrialReport | TrialFailure) -> None:
+        """Take results; one of an attempt that was given up is rejected by its token."""
         holder = self._slots.get(slot)
         if holder is not None and holder.incarnation == incarnation:
-            if holder.began == result.attempt:
-                seconds = self._clock() - holder.began_at
+            told = {result.attempt for result in results}
+            if holder.began in told:
+                seconds = (self._clock() - holder.began_at) / len(told)
                 self._mean_s = seconds if self._mean_s is None else 0.7 * self._mean_s + 0.3 * seconds
-            self._hold(holder, [attempt for attempt in holder.held if attempt != result.attempt])
+            self._hold(holder, [attempt for attempt in holder.held if attempt not in told])
         self._idle_deaths = 0
-        self._guarded(self._study.tell, result)
+        self._guarded(self._tell, results)
+
+    def _tell(self, results: Iterable[TrialReport | TrialFailure]) -> None:
+        with self._study.together():
+            for result in results:
+                self._study.tell(result)
 
     def stop(self, within_s: float | None = None) -> None:
         """Hand out nothing more; what is at work may finish.
@@ -261,6 +267,12 @@ class StudyService:
         if began != slot.began:
             slot.began_at = slot.last_beat
         slot.held, slot.began = attempts, began
+
+    def _ask(self, requests: list[TrialRequest], slot: str) -> None:
+        with self._study.together():
+            asked = self._study.ask(self._batch_size(), worker=slot)
+        # Not before they are written: a result of an attempt that is not is none.
+        requests.extend(asked)
 
     def _is_surplus(self) -> bool:
         """Whether there are more slots than were asked for."""

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -12,11 +12,12 @@ from ray.tune.search import Searcher
 
 from controller.guard import evaluate_guarded
 from controller.service import SlotProcess, Work, beside
-from workers.protocol import FailureReason, TrialFailure, TrialRequest, Worker
+from workers.protocol import FailureReason, TrialFailure, TrialReport, TrialRequest, Worker
 
 OVER = "over"
 """Key of a slot's result: whether it has ended as the search has."""
 _STEP_S = 2.0
+_TELL_S = 0.05
 _LAST_WORDS_S = 10.0
 
 
@@ -94,26 +95,37 @@ class WorkerSlot(Trainable):  # type: ignore[misc]  # ray is untyped
             ray.get(service.broken.remote(self._name, f"{type(error).__name__}: {error}"))
 
     def step(self) -> dict[str, Any]:
-        """Work for about two seconds: take a batch, score it, tell each result at once."""
+        """Work for about two seconds: take a batch, score it, tell the results."""
         scored = 0
         deadline = time.monotonic() + _STEP_S
         while True:
             work: Work = ray.get(self._service.take.remote(self._name, self._incarnation))
             if work.stop or self._worker is None:
                 return {"done": True, "scored": scored, OVER: not work.dismissed}
-            told = [self._score(self._worker, request) for request in work.requests]
-            ray.get(told)
-            scored += len(told)
+            self._score_all(self._worker, work.requests)
+            scored += len(work.requests)
             if time.monotonic() >= deadline:
                 return {"done": False, "scored": scored, OVER: False}
-            if not told:
+            if not work.requests:
                 time.sleep(work.again_s)
 
     def cleanup(self) -> None:
         """Fall silent."""
         self._ended.set()
 
-    def _score(self, worker: Worker, request: TrialRequest) -> Any:
+    def _score_all(self, worker: Worker, requests: Sequence[TrialRequest]) -> None:
+        """Score a batch and tell each result at once, but results that come faster than they can be told together."""
+        told, results, told_at = [], [], time.monotonic()
+        for request in requests:
+            results.append(self._score(worker, request))
+            if time.monotonic() - told_at >= _TELL_S:
+                told.append(self._service.tell.remote(self._name, self._incarnation, *results))
+                results, told_at = [], time.monotonic()
+        if results:
+            told.append(self._service.tell.remote(self._name, self._incarnation, *results))
+        ray.get(told)
+
+    def _score(self, worker: Worker, request: TrialRequest) -> TrialReport | TrialFailure:
         watch = None
         if self._timeout_s is not None:
             watch = threading.Timer(self._timeout_s, self._give_up, (request,))
@@ -122,7 +134,7 @@ class WorkerSlot(Trainable):  # type: ignore[misc]  # ray is untyped
         result = evaluate_guarded(worker, request)
         if watch is not None:
             watch.cancel()
-        return self._service.tell.remote(self._name, self._incarnation, result)
+        return result
 
     def _give_up(self, request: TrialRequest) -> None:
         """End this process in the middle of a trial that hangs: nothing else frees what it holds."""

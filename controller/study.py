@@ -4,6 +4,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Self
@@ -252,6 +253,10 @@ class Study:
             self._kept_proposals[trial.number] = opened.proposal
             self._ledger.wait_again(replace(trial, attempts=trial.attempts - 1))
         return outcome
+
+    def together(self) -> AbstractContextManager[None]:
+        """Let all that is asked and told within the block be written at once, at its end."""
+        return self._repository.together(self._record)
 
     def keep(self) -> None:
         """Renew the lease from now on, in the background, and hear what is asked for; `close` ends it."""

@@ -18,6 +18,15 @@ VERSION_TABLE = "paretrim_schema"
 """Not Alembic's default name: MLflow keeps its own version there."""
 READ_ONLY = {"paretrim_read_only": True}
 """Execution option of a connection that only reads, so that it takes no write lock."""
+
+
+def reading(engine: Engine) -> Connection:
+    """Connect for one query: without a lock, and on PostgreSQL without a transaction to begin and end around it."""
+    if engine.dialect.name == "postgresql":
+        return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    return engine.connect().execution_options(**READ_ONLY)
+
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_MS = 30_000
 # Without these a machine that vanishes without a word holds a search up for as long as TCP hopes for it: two hours.

@@ -9,7 +9,7 @@ import numpy as np
 from sqlalchemy import Connection, Engine, RowMapping, Select, Table, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from controller.storage.engine import READ_ONLY
+from controller.storage.engine import reading
 from controller.storage.patience import Patience
 from controller.storage.schema import QualityRow
 from evaluators.scores import Quality
@@ -85,7 +85,7 @@ class QualityStore:
 
     def _read(self, query: Select[Any]) -> Sequence[RowMapping]:
         def read(_retried: bool) -> Sequence[RowMapping]:
-            with self._engine.connect().execution_options(**READ_ONLY) as connection:
+            with reading(self._engine) as connection:
                 return connection.execute(query).mappings().all()
 
         return self._patience.run(read)

@@ -3,18 +3,21 @@
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, RowMapping, Table, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 
+from controller.storage.batch import Batch
 from controller.storage.clock import database_time, read_clock
-from controller.storage.engine import READ_ONLY
+from controller.storage.engine import reading
 from controller.storage.holder import Holder
 from controller.storage.lease import LEASE_S, StudyHeldError
 from controller.storage.lease import StudyLostError as StudyLostError
-from controller.storage.patience import Patience
+from controller.storage.patience import DatabaseGoneError, Patience
 from controller.storage.quality import QualityStore, keep_quality
 from controller.storage.records import (
     AttemptOutcome,
@@ -60,6 +63,7 @@ class Repository:
     def __init__(self, engine: Engine, patience: Patience | None = None) -> None:
         self.engine = engine
         self.patience = patience or Patience(give_up_s=20.0)
+        self._batch: Batch | None = None
 
     def studies(self) -> list[StudyRecord]:
         """Return all studies, the newest first."""
@@ -356,9 +360,30 @@ class Repository:
 
         return self._write(study, write)
 
+    @contextmanager
+    def together(self, study: StudyRecord) -> Iterator[None]:
+        """Let all writes to a study within the block be one transaction; none of it is read before its end.
+
+        What the block raises ends it after its writes, unless the database or the fence refused them.
+        """
+        assert self._batch is None
+        batch = self._batch = Batch(self.engine, self.patience, lambda connection: _pass_fence(connection, study))
+        try:
+            yield
+        except (DBAPIError, StudyLostError, DatabaseGoneError):
+            raise
+        except BaseException:
+            batch.commit()
+            raise
+        else:
+            batch.commit()
+        finally:
+            self._batch = None
+            batch.close()
+
     def _read(self, work: Callable[[Connection], T]) -> T:
         def read(_retried: bool) -> T:
-            with self.engine.connect().execution_options(**READ_ONLY) as connection:
+            with reading(self.engine) as connection:
                 return work(connection)
 
         return self.patience.run(read)
@@ -370,6 +395,9 @@ class Repository:
             study: The study.
             work: Gets the connection, and whether it was tried before without hearing what became of it.
         """
+
+        if self._batch is not None:
+            return self._batch.write(work)
 
         def write(retried: bool) -> T:
             with self.engine.begin() as connection:
