@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 
@@ -60,7 +60,11 @@ def sealed(url: str) -> Iterator[SealedUrl]:
     if not has_secret:
         yield SealedUrl(public=url)
         return
-    public = parsed.set(password=None).difference_update_query(["password"])
+    # Not `parsed.set(password=None)`: None leaves the password there.
+    public = URL.create(
+        parsed.drivername, parsed.username, None, parsed.host, parsed.port, parsed.database, parsed.query
+    )
+    public = public.difference_update_query(["password"])
     with tempfile.TemporaryDirectory(prefix="paretrim-") as folder:
         path = Path(folder, "storage")
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -74,7 +74,7 @@ class LocalServices(Record):
     @property
     def exports(self) -> tuple[str, str]:
         """Two lines for a shell: one for the cluster, one for where results are."""
-        kept = (STORAGE_VARIABLE, TRACKING_VARIABLE, "PGPASSFILE")
+        kept = (STORAGE_VARIABLE, TRACKING_VARIABLE, HOME_VARIABLE, "PGPASSFILE")
         of_results = [name for name in self.environment if name in kept]
         of_cluster = [name for name in self.environment if name not in kept]
         first, second = (
@@ -152,14 +152,15 @@ class _Starter:
 
     def start_all(self) -> LocalServices:
         mlflow = f"http://{LOOPBACK}:{self._options.mlflow_port}"
-        results = self._database() | {TRACKING_VARIABLE: mlflow}
+        results = self._database() | {TRACKING_VARIABLE: mlflow, HOME_VARIABLE: str(self._folder)}
         self._start_mlflow()
-        address, metrics, access = self._start_ray(results)
+        ports, access = self._start_ray(results)
+        address = f"http://{LOOPBACK}:{ports.dashboard}"
         return LocalServices(
             address=address,
             mlflow=mlflow,
             storage=results[STORAGE_VARIABLE],
-            metrics=metrics,
+            metrics=f"http://{LOOPBACK}:{ports.metrics}/metrics",
             logs=self._logs,
             environment={"PARETRIM_ADDRESS": address, **access, **results},
         )
@@ -182,20 +183,20 @@ class _Starter:
         server = self._start("mlflow", mlflow_command(self._folder, port), {**os.environ, **mlflow_environment()})
         server.wait_until(lambda: is_listening(port), timeout_s=_START_S)
 
-    def _start_ray(self, results: dict[str, str]) -> tuple[str, str, dict[str, str]]:
-        """Start the Ray head; return its address, that of its metrics, and the variables that open it."""
+    def _start_ray(self, results: dict[str, str]) -> tuple[RayPorts, dict[str, str]]:
+        """Start the Ray head; return its ports, and the variables that open it."""
         metrics, head, agent, client = free_ports(4)
         ports = RayPorts(dashboard=self._options.port, metrics=metrics, head=head, agent=agent, client=client)
         own_secret(self._folder / "token")
         access = ray_environment(self._folder / "token")
-        environment = with_programs({**os.environ, **access, **results, HOME_VARIABLE: str(self._folder)})
+        environment = with_programs({**os.environ, **access, **results})
         environment.pop("RAY_ADDRESS", None)
         command = ray_command(ports, cpus=self._options.cpus or os.cpu_count() or 1, gpus=self._options.gpus)
         server = self._start("ray", command, environment)
         address = f"http://{LOOPBACK}:{ports.dashboard}"
         os.environ.update(access)
         server.wait_until(lambda: is_listening(ports.dashboard) and _answers(address), timeout_s=_START_S)
-        return address, f"http://{LOOPBACK}:{metrics}/metrics", access
+        return ports, access
 
     def _start(
         self,
