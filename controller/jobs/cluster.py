@@ -121,6 +121,7 @@ def _connect(address: str) -> Any:
         raise _lacks_extra() from error
     # Ray announces every upload.
     logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)
+    logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
     logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.WARNING)
     with _explained(address), _without(_OVERRIDING):
         return JobSubmissionClient(address)
