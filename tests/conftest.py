@@ -174,7 +174,7 @@ def stored_study(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     database = open_database(storage)
     study = Study.open(config, Repository(database), SimulatedCosts(space))
-    search_inline(study, SimulatedWorker(SimulatedConfig(space=space, noise=0.02, faults={30: Fault.RAISE})))
+    search_inline(study, SimulatedWorker(SimulatedConfig(space=space, noise=0.02, faults={62: Fault.RAISE})))
     database.dispose()
     return storage
 

@@ -143,6 +143,7 @@ def _point(view: StudyView, point: PointView) -> dict[str, Any]:
     return {
         "kind": kind_of(point) if scored else "unscored",
         "name": point.name,
+        "on_front": point.on_front and scored,
         "knee": point.knee,
         "y": point.quality if scored else None,
         "low": low,

@@ -40,7 +40,7 @@ def point_payload(point: PointView, metric: str) -> dict[str, Any]:
         "paretrim.pareto": str(point.on_front).lower(),
         "paretrim.feasible": str(point.feasible).lower(),
         "paretrim.state": point.state.value,
-        "mlflow.runColor": PICTURE_COLOURS[kind_of(point)],
+        "mlflow.runColor": PICTURE_COLOURS["front" if point.on_front else kind_of(point)],
     }
     if point.trial is not None:
         tags["paretrim.trial"] = str(point.trial)

@@ -222,7 +222,11 @@ class Replay:
             tags = {"paretrim.study": study, "paretrim.role": "study"}
             wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
             runs = self._client.search_runs([experiment], wanted, max_results=1, order_by=["start_time ASC"])
-            run = runs[0] if runs else self._client.create_run(experiment, tags=tags, run_name=study)
+            run = (
+                runs[0]
+                if runs
+                else self._client.create_run(experiment, start_time=payload["time_ms"], tags=tags, run_name=study)
+            )
             self._parents[name, study] = run.info.run_id
         return self._parents[name, study]
 

@@ -23,6 +23,8 @@ function element(tag, text, parent, name) {
   return found;
 }
 
+const shortened = (text, most) => text.length > most ? `${text.slice(0, most - 1)}…` : text;
+
 // Maps values to pixels; ticks are multiples of 1, 2 or 5 times a power of ten, at most `most` of them.
 function axis(low, high, from, to, most) {
   if (!(high > low)) {
@@ -59,7 +61,7 @@ function plotFrame(container, size, ranges, titles) {
     label(x.text(tick), {x: x.at(tick), y: box.bottom + size.below + 17, "text-anchor": "middle"}, svg);
   }
   shape("path", {class: "axis", d: `M${box.left} ${box.bottom}H${box.right}`}, svg);
-  label(titles.y, {class: "title", transform: `translate(14 ${(box.top + box.bottom) / 2}) rotate(-90)`,
+  label(shortened(titles.y, 40), {class: "title", transform: `translate(14 ${(box.top + box.bottom) / 2}) rotate(-90)`,
     "text-anchor": "middle"}, svg);
   if (titles.x) label(titles.x, {class: "title", x: (box.left + box.right) / 2, y: size.height - 6,
     "text-anchor": "middle"}, svg);

@@ -28,7 +28,7 @@ const REACH = 22;
 
 // Members of the front that no other one beats in what is drawn, from left to right.
 function staircase(points, cost) {
-  const members = points.filter((p) => p.kind === "front" && p.y !== null && p.x[cost] !== null)
+  const members = points.filter((p) => p.on_front && p.x[cost] !== null)
     .sort((a, b) => a.x[cost] - b.x[cost] || b.y - a.y);
   let best = -Infinity;
   return members.filter((p) => p.y > best && (best = p.y, true));
@@ -64,7 +64,8 @@ function makeScatter(data, container, legend, onChoose) {
     if (data.min_quality !== null && plot.y.has(data.min_quality)) {
       const at = plot.y.at(data.min_quality);
       shape("path", {class: "bound", d: `M${plot.box.left} ${at}H${plot.box.right}`}, plot.svg);
-      label(data.min_quality_text, {class: "halo", x: plot.box.right - 4, y: at + 15, "text-anchor": "end"}, plot.svg);
+      label(data.min_quality_text, {class: "halo", x: plot.box.right - 4,
+        y: plot.box.bottom - at > 20 ? at + 15 : at - 6, "text-anchor": "end"}, plot.svg);
     }
   }
 
@@ -186,7 +187,7 @@ function makeScatter(data, container, legend, onChoose) {
 
   function step(key) {
     const along = key === "ArrowUp" || key === "ArrowDown";
-    const order = places.filter(({index}) => !along || data.points[index].kind === "front" || index === current)
+    const order = places.filter(({index}) => !along || data.points[index].on_front || index === current)
       .sort((a, b) => a.left - b.left || b.top - a.top);
     const at = order.findIndex((place) => place.index === current);
     const next = {ArrowRight: at + 1, ArrowUp: at + 1, ArrowLeft: at - 1, ArrowDown: at - 1, Home: 0,
