@@ -18,10 +18,12 @@ class ReportDetails:
     """Details that cannot be read from the trials alone; both may be missing.
 
     Attributes:
-        unit_times: Predicted times in ms by policy digest: of every unit in the model's order, then of all else.
+        units: Names of the model's units in the order in which data flows.
+        unit_times: Predicted times in ms by policy digest: of these units, then of all else.
         sensitivity: What units lose when they alone are changed, as far as the search probed it.
     """
 
+    units: tuple[str, ...] = ()
     unit_times: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     sensitivity: SensitivityReport | None = None
 
@@ -40,6 +42,7 @@ def details_of(summary: StudySummary, priced: PricedSpace, repository: Repositor
     policies = {trial.policy.digest: trial.policy for trial in summary.trials}
     sensitivity = report_of_search(summary.job, summary.record, priced, repository)
     return ReportDetails(
+        units=tuple(unit.name for unit in structure.units),
         unit_times={
             digest: (*predictor.units_ms(structure, policy), predictor.fixed_ms(structure))
             for digest, policy in policies.items()

@@ -23,7 +23,7 @@ def front_html(view: StudyView, details: ReportDetails | None = None) -> str:
     """
     details = details or ReportDetails()
     points = placed_points(view)
-    data = page_data(view, points, details.unit_times)
+    data = page_data(view, points, details)
     return page(title=view.title, body=_body(view, details, points, data["costs"]), data=data)
 
 

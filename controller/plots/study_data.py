@@ -1,10 +1,12 @@
 """What the script of a study's page draws: points, axes, units and formats as plain JSON."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from controller.plots.picture import kind_of
+from controller.report_details import ReportDetails
 from controller.study_view import PointState, PointView, StudyView, UnitView, number, size_text
 
 MOST_TIMES = 200_000
@@ -16,17 +18,15 @@ def placed_points(view: StudyView) -> list[PointView]:
     return [p for p in view.points if p.latency_ms is not None and math.isfinite(p.latency_ms)]
 
 
-def page_data(
-    view: StudyView, points: Sequence[PointView], unit_times: Mapping[str, Sequence[float]]
-) -> dict[str, Any]:
+def page_data(view: StudyView, points: Sequence[PointView], details: ReportDetails) -> dict[str, Any]:
     """Return all that the page's script reads.
 
     Args:
         view: The study.
         points: Its points that have a place, in the order in which the page's tables number them.
-        unit_times: Times of the units (ms) and of all else, by policy digest.
+        details: Order and times of the units, as far as they are known.
     """
-    units = _units(points)
+    units = _units(points, details.units)
     used = {choice.format: choice.weight_bits for p in points for choice in p.policy.values()}
     formats = sorted(used.items(), key=lambda entry: (-entry[1], entry[0]))
     place = {name: index for index, (name, _) in enumerate(formats)}
@@ -44,7 +44,7 @@ def page_data(
                 **_point(view, point),
                 "x": [cost.of(point) for cost in costs],
                 "policy": [_position(point, name, choices) for name, (_, choices) in units.items()],
-                "times": _times(unit_times, point) if few or point.on_front or not _is_trial(point) else None,
+                "times": _times(details, list(units), point) if few or point.on_front or not _is_trial(point) else None,
             }
             for point in points
         ],
@@ -111,7 +111,7 @@ def _position(point: PointView, unit: str, choices: list[tuple[int, str]]) -> in
     return None if choice is None else choices.index(_key(choice))
 
 
-def _units(points: Sequence[PointView]) -> dict[str, tuple[int, list[tuple[int, str]]]]:
+def _units(points: Sequence[PointView], order: Sequence[str]) -> dict[str, tuple[int, list[tuple[int, str]]]]:
     """Units by name: their groups, and the choices that occur."""
     found: dict[str, tuple[int, list[tuple[int, str]]]] = {}
     for point in points:
@@ -119,7 +119,13 @@ def _units(points: Sequence[PointView]) -> dict[str, tuple[int, list[tuple[int, 
             _, choices = found.setdefault(name, (choice.groups, []))
             if _key(choice) not in choices:
                 choices.append(_key(choice))
-    return found
+    place = {name: number for number, name in enumerate(order)}
+    return {name: found[name] for name in sorted(found, key=lambda n: (place.get(n, len(place)), _by_number(n)))}
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    """A key that puts layer 2 before layer 10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _rows(units: list[str]) -> list[dict[str, Any]]:
@@ -132,9 +138,14 @@ def _rows(units: list[str]) -> list[dict[str, Any]]:
     return [{"name": name, "units": indices} for name, indices in sorts.items()]
 
 
-def _times(unit_times: Mapping[str, Sequence[float]], point: PointView) -> list[float] | None:
-    times = unit_times.get(point.as_policy.digest) if unit_times else None
-    return None if times is None else [float(f"{time:.4g}") for time in times]
+def _times(details: ReportDetails, units: Sequence[str], point: PointView) -> list[float] | None:
+    """Times of the units, then of all else."""
+    times = details.unit_times.get(point.as_policy.digest) if details.unit_times else None
+    if times is None or not set(units) <= set(details.units):
+        return None
+    by_name = dict(zip(details.units, times, strict=False))
+    shown = [by_name[unit] for unit in units]
+    return [float(f"{time:.4g}") for time in (*shown, max(0.0, sum(times) - sum(shown)))]
 
 
 def _point(view: StudyView, point: PointView) -> dict[str, Any]:

@@ -34,7 +34,8 @@ def open_page(browser: Chrome, tmp_path: Path) -> Callable[[StudyView], None]:
         policies = {p.as_policy.digest: p.policy.values() for p in view.points if p.policy}
         times = {digest: (*(u.keep / u.groups for u in units), 0.5) for digest, units in policies.items()}
         path = tmp_path / "front.html"
-        path.write_text(front_html(view, ReportDetails(unit_times=times)), encoding="utf-8")
+        details = ReportDetails(units=tuple(view.points[0].policy), unit_times=times)
+        path.write_text(front_html(view, details), encoding="utf-8")
         browser.execute_cdp_cmd("Network.enable", {})
         offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
         browser.execute_cdp_cmd("Network.emulateNetworkConditions", offline)

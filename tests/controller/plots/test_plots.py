@@ -97,8 +97,18 @@ def test_trials_without_a_score_stand_on_the_page_with_the_reason(make_view):
 def test_times_of_units_stand_beside_the_policy(make_view):
     view = make_view()
     times = {p.as_policy.digest: (1.0, 2.00001, 3.0, 4.0, 0.5) for p in view.points if p.trial == 1}
-    points = data_of(front_html(view, ReportDetails(unit_times=times)))["points"]
-    assert [p["times"] for p in points if p["times"]] == [[1.0, 2.0, 3.0, 4.0, 0.5]]
+    order = ("layer.1.feed_forward", "layer.1.attention", "layer.0.feed_forward", "layer.0.attention")
+    data = data_of(front_html(view, ReportDetails(units=order, unit_times=times)))
+    assert [p["times"] for p in data["points"] if p["times"]] == [[1.0, 2.0, 3.0, 4.0, 0.5]]
+    assert tuple(unit["name"] for unit in data["units"]) == order
+
+
+def test_layers_stand_in_the_order_of_their_numbers(make_view):
+    view = make_view()
+    unit = UnitView(keep=1, groups=2, format="fp32", weight_bits=32)
+    point = replace(view.points[0], policy={f"layer.{n}.attention": unit for n in (0, 10, 2)})
+    units = data_of(front_html(replace(view, points=(point,))))["units"]
+    assert [unit["name"] for unit in units] == ["layer.0.attention", "layer.2.attention", "layer.10.attention"]
 
 
 def test_losses_that_were_measured_stand_on_the_page(make_view):

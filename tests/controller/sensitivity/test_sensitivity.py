@@ -15,8 +15,10 @@ from tiny_searches import make_job, quiet, search
 
 from controller.errors import UsageError
 from controller.job import JobSpec, parse_job
+from controller.plots.front import front_html
 from controller.plots.sensitivity import sensitivity_html, sensitivity_png
 from controller.preparation import describe
+from controller.report_details import details_of
 from controller.sensitivity.report import Change, SensitivityReport, sensitivity_csv
 from controller.sensitivity.sensitivity import losses_of, run_sensitivity
 from controller.sensitivity.sweep import run_sweep
@@ -96,6 +98,21 @@ def test_shares_and_fixed_parts_make_the_whole(searched: tuple[JobSpec, TrialWor
     fixed = worker.costs.predictor.fixed_ms(worker.structure)
     assert sum(u.latency_share for u in report.units) + fixed / whole.latency_ms == pytest.approx(1)
     assert sum(u.size_bytes for u in report.units) + worker.structure.fixed_bytes == whole.size_bytes
+
+
+def test_the_page_of_a_search_has_the_same_losses_and_times_that_add_up(
+    searched: tuple[JobSpec, TrialWorker],
+) -> None:
+    job, _ = searched
+    repository = Repository(open_database(job.storage))
+    summary = summarise(repository, job.name)
+    details = details_of(summary, price(job, describe(job), lambda *_: None), repository)
+    assert details.sensitivity == run_sensitivity(job, quiet)
+    for trial in summary.trials:
+        assert sum(details.unit_times[trial.policy.digest]) == pytest.approx(trial.costs.latency_ms)
+    page = front_html(view_of(summary), details)
+    assert "Loss of accuracy" in page
+    assert '"times":null' not in page
 
 
 def test_losses_compare_the_same_examples() -> None:
