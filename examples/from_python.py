@@ -12,7 +12,7 @@ def compress(model: str, rows: str, out: str) -> None:
     compressor = paretrim.AutoCompressor(
         {"model": model, "data": data, "target": "cpu-onnxruntime", "sequence_length": 16, "iterations": 8}
     )
-    result = compressor.run(on_progress=lambda progress: print(progress.stage, file=sys.stderr))
+    result = compressor.run()
     for row in result.front:
         print(f"{row.name}: {result.metric} {row.quality:.4f}, {row.latency_ms:.3g} ms, {row.size_bytes:,} bytes")
     print(paretrim.pick(compressor.job.name, "fastest within 5% quality").explanation)

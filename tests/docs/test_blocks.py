@@ -19,7 +19,7 @@ DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [*DOCS, ROOT / "README.md", ROOT / "deploy" / "README.md"]
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SMALLEST = {"name": "demo", "model": {"id": "org/model"}, "data": {"source": "org/data"}}
-OTHER_PROGRAMS = {"make", "mkdir", "cp", "cd", "python"}
+OTHER_PROGRAMS = {"make", "mkdir", "cp", "cd", "python", "pip"}
 
 
 def blocks(path, *kinds):
