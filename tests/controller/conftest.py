@@ -1,9 +1,12 @@
-"""Artifacts of tiny models, verified, for tests of what becomes of them."""
+"""Artifacts of tiny models, verified, for tests of what becomes of them; services that commands are tested with."""
 
+import sys
+import types
 from pathlib import Path
 
 import pytest
 
+import controller
 from controller.artifact_job import JOB_FILE, job_text
 from controller.job import Constraints, JobSpec, MlflowConfig, SearchConfig
 
@@ -48,3 +51,24 @@ def tiny_artifact(request, tmp_path_factory):
         return made[key]
 
     return make
+
+
+@pytest.fixture
+def job_file(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text("name: demo\nmodel: {id: org/model}\ndata: {source: org/data}\n")
+    return str(path)
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Put functions in the place of the services, as each of the real ones loads a model."""
+
+    def put(**functions):
+        service = types.ModuleType("controller.operations")
+        for name, function in functions.items():
+            setattr(service, name, function)
+        monkeypatch.setitem(sys.modules, "controller.operations", service)
+        monkeypatch.setattr(controller, "operations", service, raising=False)
+
+    return put
