@@ -97,15 +97,18 @@ class Outline:
             yield from part._all()
 
 
-def read_outline(folder: Path, *, ending: str) -> Outline | None:
+def read_outline(
+    folder: Path, config: Mapping[str, Any], *, ending: str, renames: Mapping[str, str] | None = None
+) -> Outline | None:
     """Outline the model in a folder, or return None where its files do not tell all.
 
     Args:
-        folder: Holds `config.json` and safetensors files.
+        folder: Holds safetensors files.
+        config: What its `config.json` says.
         ending: How the name of the model's class ends ("ForCausalLM"); weights of another class have other parts.
+        renames: Parts of names in files to what the model calls them, in the order in which they are replaced.
     """
     try:
-        config = _read_json(folder / "config.json")
         shapes = _shapes(folder)
     except (OSError, ValueError, RecursionError):
         return None
@@ -116,12 +119,26 @@ def read_outline(folder: Path, *, ending: str) -> Outline | None:
         return None
     root = Outline()
     root.config = SimpleNamespace(**config)
-    parameters = {name: OutlinedParameter(shape) for name, shape in shapes.items()}
+    parameters = {_renamed(name, renames or {}): OutlinedParameter(shape) for name, shape in shapes.items()}
     if config.get("tie_word_embeddings") is True and _EMBEDDING in parameters and ending == "ForCausalLM":
         parameters[_HEAD] = parameters[_EMBEDDING]
     for name, parameter in parameters.items():
         root.add(name, parameter)
     return root
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """Read a folder's `config.json`; None where there is none that can be read."""
+    try:
+        return _read_json(folder / "config.json")
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _renamed(name: str, renames: Mapping[str, str]) -> str:
+    for before, after in renames.items():
+        name = name.replace(before, after)
+    return name
 
 
 def _shares_plainly(config: Mapping[str, Any], shapes: Mapping[str, Any]) -> bool:

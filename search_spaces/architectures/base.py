@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from search_spaces.outline import read_outline
+from search_spaces.outline import read_config, read_outline
 from search_spaces.registry import Registry
 from search_spaces.units import FixedPart, ModelStructure, Unit
 
@@ -33,6 +34,8 @@ class Architecture(Protocol):
     """Whether positions are rotated into queries and keys."""
     reads_shapes_only: bool = False
     """Whether names, shapes and configuration tell all that it declares, so that a `search_spaces.outline` will do."""
+    file_renames: Mapping[str, str] = MappingProxyType({})
+    """Parts of names in files to what the model calls them, where these differ, in the order of replacement."""
 
     def prepare(self, model: nn.Module) -> None:
         """Rewire a model, in place and without changing what it computes, where its parts can't be cut as they are.
@@ -114,11 +117,12 @@ def outlined_structure(folder: Path, *, ending: str) -> ModelStructure | None:
     Returns:
         What `structure_of` says of the model.
     """
-    outline = read_outline(folder, ending=ending)
-    if outline is None:
+    config = read_config(folder)
+    name = "" if config is None else str(config.get("model_type"))
+    if config is None or name not in ARCHITECTURES or not ARCHITECTURES.get(name).reads_shapes_only:
         return None
-    name = str(getattr(outline.config, "model_type", ""))
-    if name not in ARCHITECTURES or not ARCHITECTURES.get(name).reads_shapes_only:
+    outline = read_outline(folder, config, ending=ending, renames=ARCHITECTURES.get(name).file_renames)
+    if outline is None:
         return None
     try:
         return structure_of(cast("nn.Module", outline))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.architectures.base import ARCHITECTURES, Architecture
@@ -12,6 +13,17 @@ from search_spaces.units import Branch, FixedPart, PartKind, Unit
 if TYPE_CHECKING:
     from torch import nn
 
+_FILE_RENAMES = MappingProxyType(
+    {
+        ".encoder.layer.": ".layers.",
+        ".attention.attention.query.": ".attention.q_proj.",
+        ".attention.attention.key.": ".attention.k_proj.",
+        ".attention.attention.value.": ".attention.v_proj.",
+        ".attention.output.dense.": ".attention.o_proj.",
+        ".intermediate.dense.": ".mlp.fc1.",
+        ".output.dense.": ".mlp.fc2.",
+    }
+)
 _HEADS = ("classifier", "cls_classifier", "distillation_classifier")
 
 
@@ -24,6 +36,7 @@ class Vit(Architecture):
     """
 
     reads_shapes_only = True
+    file_renames = _FILE_RENAMES
 
     def __init__(self, root: str, *, extra_tokens: int) -> None:
         self._root, self._extra_tokens = root, extra_tokens

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from search_spaces.architectures import outlined_structure, structure_of
-from search_spaces.outline import read_outline
+from search_spaces.outline import read_config, read_outline
 
 _BLOCK = {"hidden_size": 32, "num_hidden_layers": 11, "num_attention_heads": 4, "intermediate_size": 48}
 _DECODER = {**_BLOCK, "vocab_size": 50, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0}
@@ -44,8 +44,6 @@ FAMILIES: Mapping[str, tuple[str, Callable[[], nn.Module]]] = {
     "vit": (_IMAGE, lambda: _T.ViTForImageClassification(_T.ViTConfig(**_BLOCK, image_size=24, patch_size=8))),
     "deit": (_IMAGE, lambda: _T.DeiTForImageClassification(_T.DeiTConfig(**_BLOCK, image_size=24, patch_size=8))),
 }
-LEFT_TO_THE_MODEL = {"vit", "deit"}
-"""Their files have other names than the model."""
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -53,10 +51,7 @@ def test_the_outline_of_a_saved_model_says_what_the_model_says(name: str, tmp_pa
     ending, make = FAMILIES[name]
     model = make()
     model.save_pretrained(tmp_path)
-    outlined = outlined_structure(tmp_path, ending=ending)
-    if name in LEFT_TO_THE_MODEL and outlined is None:
-        return
-    assert outlined == structure_of(model)
+    assert outlined_structure(tmp_path, ending=ending) == structure_of(model)
 
 
 def test_files_in_parts_are_read_too(tmp_path: Path) -> None:
@@ -98,11 +93,13 @@ def test_what_is_not_plainly_there_is_left_to_the_model(folder: Path, spoil: Cal
 
 
 def test_weights_of_another_class_are_left_to_the_model(folder: Path) -> None:
-    assert read_outline(folder, ending="ForCausalLM") is not None
-    assert read_outline(folder, ending="ForSequenceClassification") is None
+    config = read_config(folder)
+    assert config is not None
+    assert read_outline(folder, config, ending="ForCausalLM") is not None
+    assert read_outline(folder, config, ending="ForSequenceClassification") is None
 
 
 def test_a_shard_outside_the_folder_is_not_read(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../model.safetensors"}}))
-    assert read_outline(folder, ending="ForCausalLM") is None
+    assert outlined_structure(folder, ending="ForCausalLM") is None
