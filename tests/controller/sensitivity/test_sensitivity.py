@@ -17,7 +17,7 @@ from controller.errors import UsageError
 from controller.job import JobSpec, parse_job
 from controller.plots.front import front_html
 from controller.plots.sensitivity import sensitivity_html, sensitivity_png
-from controller.preparation import describe
+from controller.preparation import describe, price
 from controller.report_details import details_of
 from controller.sensitivity.report import Change, SensitivityReport, sensitivity_csv
 from controller.sensitivity.sensitivity import losses_of, run_sensitivity
