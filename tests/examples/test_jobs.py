@@ -133,6 +133,7 @@ def image_rows(folder: Path, tiny: "TinyJob") -> None:
     shutil.copy(tiny.data.source, folder / "data" / "images.jsonl")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("example", "fixture", "write", "metric"),
     [("sentiment", "tiny_text", text_rows, "accuracy"), ("vit_images", "tiny_image", image_rows, "fidelity")],
