@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from controller.registry.registration import run_promote, run_register, run_rollback
     from controller.retargeting.retarget import run_retarget
     from controller.retargeting.several_targets import run_search_on_all as run_search
+    from controller.search_result import load_front
     from controller.sensitivity.sensitivity import run_sensitivity
     from controller.sensitivity.sweep import run_sweep
-    from controller.study_summary import load_front
     from controller.tables.profiling import run_calibration, run_profile, run_space_profile
 
 _PLACES = {
     "compare_studies": "controller.comparison:compare_studies",
-    "load_front": "controller.study_summary:load_front",
+    "load_front": "controller.search_result:load_front",
     "load_policy": "controller.policy_report:load_policy",
     "plan": "controller.planning:plan",
     "run_calibration": "controller.tables.profiling:run_calibration",

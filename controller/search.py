@@ -24,6 +24,7 @@ from controller.report_details import details_of
 from controller.report_files import write_report_files
 from controller.results import FrontPoint, Progress, SearchResult
 from controller.sealed_url import sealed
+from controller.search_result import result_of
 from controller.stages import Stages
 from controller.storage.engine import open_database
 from controller.storage.outbox import DatabaseOutbox
@@ -32,8 +33,9 @@ from controller.storage.repository import Repository
 from controller.study_config import StopReason, StudyConfig
 from controller.study_factory import StudyFactory
 from controller.study_observer import StudyObserver
-from controller.study_summary import StudySummary, result_of, summarise, view_of
+from controller.study_summary import StudySummary, summarise
 from controller.study_view import number
+from controller.summary_view import view_of
 from controller.tracking.tracker import Tracker, experiment_name
 from evaluators.scores import QualityMeasure
 from search_spaces.policy import Policy

@@ -4,46 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from controller.errors import UsageError
 from controller.front import (
     FrontMember,
-    cost_bounds,
     feasible,
-    hypervolume,
     knee,
-    least_violating,
     pareto_front,
     reference_point,
 )
-from controller.job import JobSpec, Objective
-from controller.outcome import failure_groups
+from controller.job import JobSpec
 from controller.pick import pick as pick_member
 from controller.progress import front_member
 from controller.rechecking.recheck import HeldOut, check_front
-from controller.results import FrontRow, HoldoutCheck, MetricCheck, PickSummary, SearchResult
-from controller.retargeting.target_change import describe_target
-from controller.storage.engine import open_database
+from controller.results import HoldoutCheck, MetricCheck, PickSummary
 from controller.storage.records import StudyRecord, TrialRecord, TrialRole, TrialState
 from controller.storage.repository import Repository
 from controller.study_config import Origin
-from controller.study_view import Bounds, PointRole, PointState, PointView, StudyView, UnitView
 from evaluators.confidence import bootstrap_interval
 from evaluators.latency.table import EnergyBasis
 from evaluators.scores import Quality, QualityMeasure
-from search_spaces.formats import FORMATS
 from workers.protocol import Split
-
-_STATES = {
-    TrialState.COMPLETE: PointState.COMPLETE,
-    TrialState.PRUNED: PointState.PRUNED,
-    TrialState.FAIL: PointState.FAILED,
-    TrialState.RUNNING: PointState.RUNNING,
-    TrialState.WAITING: PointState.RUNNING,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +160,7 @@ class StudySummary:
         score = None if self.task_metric is None else self.holdout_by_metric.get(policy_digest)
         if score is None:
             return None
-        low, high = _interval(self, score)
+        low, high = interval_of(self, score)
         return MetricCheck(value=score.value, low=low, high=high)
 
     def trial(self, number: int) -> TrialRecord:
@@ -228,158 +212,13 @@ def summarise(repository: Repository, name: str, *, with_scores: bool = True) ->
     )
 
 
-def load_front(name: str, storage: str, *, pick: str | None = None) -> SearchResult:
-    """Read the front of a study again.
-
-    Args:
-        name: Name of the study.
-        storage: URL of its database.
-        pick: Rule that picks a member, in words; None picks none.
-
-    Raises:
-        UsageError: No study of that name, or nothing that the rule asks for.
-    """
-    summary = summarise(Repository(open_database(storage)), name)
-    result = result_of(summary)
-    return result if pick is None else replace(result, picked=summary.pick(pick))
-
-
-def result_of(
-    summary: StudySummary,
-    *,
-    mlflow_address: str | None = None,
-    interrupted: bool = False,
-    notes: tuple[str, ...] = (),
-) -> SearchResult:
-    """Summarise a study for people and for --json."""
-    dense, front = summary.dense, summary.front
-    volume = None
-    if dense is not None:
-        volume = hypervolume(front, summary.job.objectives, dense=dense, chance_quality=summary.chance_quality)
-    baselines = {t.number for t in summary.trials if t.role is TrialRole.BASELINE}
-    nearest: Sequence[FrontMember] = ()
-    if dense is not None and not front:
-        nearest = least_violating(summary.members, summary.job.constraints, dense.quality)
-    return SearchResult(
-        study=summary.record.name,
-        metric=summary.metric,
-        task_metric=summary.task_metric,
-        front=tuple(_row(summary, member) for member in front),
-        baselines=() if dense is None else tuple(_row(summary, m) for m in summary.members if m.number in baselines),
-        least_violating=tuple(_row(summary, member) for member in nearest),
-        trials_done=sum(t.state.is_finished and t.role is TrialRole.TRIAL for t in summary.trials),
-        hypervolume=volume,
-        reference=summary.reference,
-        holdout_check=summary.holdout_check,
-        failures=failure_groups(summary.trials),
-        mlflow_address=mlflow_address,
-        foreign_table=bool(summary.foreign),
-        extrapolated=summary.extrapolated,
-        interrupted=interrupted,
-        target=describe_target(summary.job.target),
-        origin=None if summary.origin is None else summary.origin.study,
-        energy_heading=_energy_heading(summary) if Objective.ENERGY_MJ in costs_named(summary.job) else None,
-        names_memory=Objective.PEAK_MEMORY_BYTES in costs_named(summary.job),
-        notes=notes,
-    )
-
-
-def _energy_heading(summary: StudySummary) -> str:
-    return "energy (estimated)" if energy_basis(summary) is EnergyBasis.ESTIMATED else "energy"
-
-
 def energy_basis(summary: StudySummary) -> EnergyBasis | None:
     """Return whether energies are measured or estimated; None where they are not known."""
     return next((t.costs.energy_basis for t in summary.trials if t.costs.energy_basis is not None), None)
 
 
-def costs_named(job: JobSpec) -> tuple[Objective, ...]:
-    """Return the costs that a job has among its objectives or bounds."""
-    bounded = cost_bounds(job.constraints)
-    return tuple(o for o in Objective if o is not Objective.QUALITY and (o in job.objectives or o in bounded))
-
-
-def view_of(summary: StudySummary) -> StudyView:
-    """Make the view that plots, report files and MLflow show.
-
-    Raises:
-        UsageError: The dense model has no score yet.
-    """
-    dense = summary.dense
-    if dense is None:
-        raise UsageError(f"study {summary.record.name!r} has no scored dense model yet; run its search first")
-    on_front = {member.policy_digest for member in summary.front}
-    groups = {name: unit["groups"] for name, unit in json.loads(summary.record.fixed_json)["space"]["units"].items()}
-    drop = summary.job.constraints.max_quality_drop
-    return StudyView(
-        study=summary.record.name,
-        title=summary.record.name
-        + (" (latencies of a table from other hardware)" if summary.foreign else "")
-        + (" (latencies beyond what was measured)" if summary.extrapolated else ""),
-        metric=summary.metric,
-        task_metric=summary.task_metric,
-        objectives=tuple(str(objective) for objective in summary.job.objectives),
-        dense_quality=dense.quality,
-        dense_latency_ms=dense.latency_ms,
-        dense_size_bytes=dense.size_bytes,
-        bounds=Bounds(
-            min_quality=None if drop is None else dense.quality - drop,
-            max_latency_ms=summary.job.constraints.max_latency_ms,
-            max_size_bytes=summary.job.constraints.max_size_bytes,
-            max_energy_mj=summary.job.constraints.max_energy_mj,
-            max_peak_memory_bytes=summary.job.constraints.max_peak_memory_bytes,
-        ),
-        energy_basis=energy_basis(summary),
-        points=tuple(_point(summary, t, on_front, groups) for t in summary.trials if t.role is not TrialRole.PROBE),
-        hypervolume_by_trial=hypervolume_by_trial(summary, dense),
-        reference=summary.reference,
-        holdout_check=summary.holdout_check,
-    )
-
-
-def hypervolume_by_trial(summary: StudySummary, dense: FrontMember) -> tuple[float, ...]:
-    """Hypervolume after each finished trial but probes, in order of their numbers."""
-    found: list[float] = []
-    front: list[FrontMember] = []
-    bounds, objectives = summary.job.constraints, summary.job.objectives
-    for trial in summary.trials:
-        if not trial.state.is_finished or trial.role is TrialRole.PROBE:
-            continue
-        member = front_member(trial)
-        if member is not None and feasible([member], bounds, dense.quality):
-            front = pareto_front([*front, member], objectives)
-        found.append(hypervolume(front, objectives, dense=dense, chance_quality=summary.chance_quality))
-    return tuple(found)
-
-
-def _row(summary: StudySummary, member: FrontMember) -> FrontRow:
-    dense = summary.dense
-    assert dense is not None
-    held = summary.held.get(member.policy_digest)
-    return FrontRow(
-        trial=member.number,
-        name=member.name,
-        policy_digest=member.policy_digest,
-        quality=member.quality,
-        holdout_quality=None if held is None else held.holdout_quality,
-        holdout_low=None if held is None else held.low,
-        holdout_high=None if held is None else held.high,
-        holdout_metric=summary.holdout_metric(member.policy_digest),
-        search_gap=None if held is None else held.gap,
-        level_with=() if held is None else _level_with(summary, held),
-        latency_ms=member.latency_ms,
-        size_bytes=member.size_bytes,
-        latency_ratio=member.latency_ms / dense.latency_ms,
-        energy_mj=member.energy_mj,
-        peak_memory_bytes=member.peak_memory_bytes,
-        feasible=bool(feasible([member], summary.job.constraints, dense.quality)),
-        knee=member is summary.knee,
-        taken_over=summary.took_over(member.number),
-    )
-
-
 def _held_out(summary: StudySummary, member: FrontMember, score: Quality) -> HeldOut:
-    low, high = _interval(summary, score)
+    low, high = interval_of(summary, score)
     return HeldOut(
         trial=member.number,
         name=member.name,
@@ -391,55 +230,7 @@ def _held_out(summary: StudySummary, member: FrontMember, score: Quality) -> Hel
     )
 
 
-def _level_with(summary: StudySummary, held: HeldOut) -> tuple[int, ...]:
-    """Numbers of the front members that the holdout can't tell from a policy."""
-    rivals = ((member.number, summary.held.get(member.policy_digest)) for member in summary.front)
-    return tuple(n for n, rival in rivals if rival is not None and rival is not held and rival.overlaps(held))
-
-
-def _interval(summary: StudySummary, quality: Quality) -> tuple[float, float]:
+def interval_of(summary: StudySummary, quality: Quality) -> tuple[float, float]:
+    """Bootstrap interval of a score, by the confidence and resamples of the job."""
     recheck = summary.job.recheck
     return bootstrap_interval(quality.per_example, confidence=recheck.confidence, resamples=recheck.resamples)
-
-
-def _point(summary: StudySummary, trial: TrialRecord, on_front: set[str], groups: Mapping[str, int]) -> PointView:
-    dense = summary.dense
-    assert dense is not None
-    member = front_member(trial)
-    scored = summary.search.get(trial.policy.digest)
-    held = summary.held.get(trial.policy.digest)
-    shown = trial.policy.digest in on_front or trial.role is TrialRole.BASELINE
-    low, high = _interval(summary, scored) if scored is not None and shown else (None, None)
-    cut = trial.state is TrialState.PRUNED and not trial.stopped_early
-    return PointView(
-        trial=trial.number,
-        name=trial.name,
-        role=PointRole.BASELINE if trial.role is TrialRole.BASELINE else PointRole.TRIAL,
-        state=_STATES[trial.state],
-        policy={
-            name: UnitView(
-                keep=trial.policy[name].keep,
-                groups=count,
-                format=trial.policy[name].format,
-                weight_bits=FORMATS.get(trial.policy[name].format).weight_bits,
-            )
-            for name, count in groups.items()
-        },
-        quality=trial.quality,
-        share=trial.share,
-        quality_low=low,
-        quality_high=high,
-        latency_ms=trial.costs.latency_ms,
-        size_bytes=trial.costs.size_bytes,
-        energy_mj=trial.costs.energy_mj,
-        peak_memory_bytes=trial.costs.peak_memory_bytes,
-        kl_to_dense=trial.kl_to_dense,
-        feasible=not cut and (member is None or bool(feasible([member], summary.job.constraints, dense.quality))),
-        on_front=member is not None and trial.policy.digest in on_front,
-        holdout_quality=None if held is None else held.holdout_quality,
-        holdout_low=None if held is None else held.low,
-        holdout_high=None if held is None else held.high,
-        holdout_metric=summary.holdout_metric(trial.policy.digest),
-        knee=summary.knee is not None and summary.knee.number == trial.number,
-        failure=trial.message if trial.state is TrialState.FAIL else None,
-    )

@@ -41,9 +41,10 @@ from benchmarks.recording import record
 from controller.job import JobSpec
 from controller.results import Progress
 from controller.search import run_search
+from controller.search_result import load_front
 from controller.storage.engine import open_database
 from controller.storage.repository import Repository
-from controller.study_summary import load_front, summarise
+from controller.study_summary import summarise
 from evaluators.scores import QualityMeasure
 
 _ENVIRONMENTS = Path(".paretrim/peers")

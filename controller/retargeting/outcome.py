@@ -16,9 +16,11 @@ from controller.report_files import write_report_files, write_whole
 from controller.retargeting.carry_over import to_score_again
 from controller.retargeting.report import PricedRow, RetargetResult
 from controller.retargeting.target_change import describe_target
+from controller.search_result import result_of
 from controller.storage.records import TrialRecord
 from controller.study_config import Origin
-from controller.study_summary import StudySummary, result_of, view_of
+from controller.study_summary import StudySummary
+from controller.summary_view import view_of
 
 
 def outcome_of(

@@ -11,8 +11,9 @@ from selenium.webdriver.remote.webelement import WebElement
 from controller.plots.front import front_html
 from controller.report_details import ReportDetails
 from controller.storage import Repository, open_database
-from controller.study_summary import summarise, view_of
+from controller.study_summary import summarise
 from controller.study_view import PointRole, StudyView
+from controller.summary_view import view_of
 
 Screenshot = Callable[[str], None]
 HOSTILE = "<img src=x onerror=window.hit=1></script><script>window.hit=1</script>"

@@ -11,8 +11,9 @@ from selenium.webdriver.support.wait import WebDriverWait
 from controller.plots.picture import PICTURE_COLOURS
 from controller.report_files import write_report_files
 from controller.storage import Repository, open_database
-from controller.study_summary import summarise, view_of
+from controller.study_summary import summarise
 from controller.study_view import StudyView
+from controller.summary_view import view_of
 from controller.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.slow

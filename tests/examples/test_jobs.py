@@ -16,8 +16,8 @@ from controller.job import JobSpec
 from controller.job_file import load_job
 from controller.preparation import Description, describe, price
 from controller.search import _study_config
+from controller.search_result import load_front
 from controller.study_factory import StudyFactory
-from controller.study_summary import load_front
 from evaluators.latency.table import Entry, LatencyTable, Provenance
 from workers.profiling.required import required_operators
 from workers.targets.onnxruntime_cpu import fingerprint

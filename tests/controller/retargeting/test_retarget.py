@@ -16,9 +16,10 @@ from controller.results import FOREIGN_TABLE
 from controller.retargeting.report import RetargetResult
 from controller.retargeting.retarget import OTHER_CALLS, SAME_CALLS, run_retarget
 from controller.retargeting.target_change import TargetChange
+from controller.search_result import load_front
 from controller.storage import Repository, StudyState, TrialRole, TrialState, open_database
 from controller.study_config import Origin, StudyConflictError
-from controller.study_summary import StudySummary, load_front, summarise
+from controller.study_summary import StudySummary, summarise
 from evaluators.latency.lookup import LatencyPredictor
 from evaluators.latency.table import ForeignTableError, load_table
 from workers.targets.onnxruntime_cpu import fingerprint

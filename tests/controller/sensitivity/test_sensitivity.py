@@ -19,11 +19,13 @@ from controller.plots.front import front_html
 from controller.plots.sensitivity import sensitivity_html, sensitivity_png
 from controller.preparation import describe, price
 from controller.report_details import details_of
+from controller.search_result import load_front, result_of
 from controller.sensitivity.report import Change, SensitivityReport, sensitivity_csv
 from controller.sensitivity.sensitivity import losses_of, run_sensitivity
 from controller.sensitivity.sweep import run_sweep
 from controller.storage import Repository, TrialRole, open_database
-from controller.study_summary import load_front, result_of, summarise, view_of
+from controller.study_summary import summarise
+from controller.summary_view import view_of
 from evaluators.latency.lookup import MissingEntryError
 from evaluators.latency.table import load_table
 from evaluators.rungs import rung_order
