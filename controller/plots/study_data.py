@@ -129,11 +129,11 @@ def _by_number(name: str) -> list[tuple[int, str]]:
 
 
 def _rows(units: list[str]) -> list[dict[str, Any]]:
-    """Put units of one sort into one strip: those whose last part of the name occurs more than once."""
+    """Put units of one sort into one strip: by the last part of their names, where that is a word that repeats."""
     sorts: dict[str, list[int]] = {}
     for index, unit in enumerate(units):
         sorts.setdefault(unit.rpartition(".")[2], []).append(index)
-    if len(sorts) > 6 or len(sorts) == len(units):
+    if len(sorts) > 6 or len(sorts) == len(units) or any(sort.isdecimal() for sort in sorts):
         return [{"name": "all units", "units": list(range(len(units)))}]
     return [{"name": name, "units": indices} for name, indices in sorts.items()]
 

@@ -27,6 +27,7 @@ COMMANDS = (
     "front",
     "policy",
     "compare",
+    "dashboard",
     "export",
     "register",
     "promote",

@@ -107,8 +107,12 @@ def test_layers_stand_in_the_order_of_their_numbers(make_view):
     view = make_view()
     unit = UnitView(keep=1, groups=2, format="fp32", weight_bits=32)
     point = replace(view.points[0], policy={f"layer.{n}.attention": unit for n in (0, 10, 2)})
-    units = data_of(front_html(replace(view, points=(point,))))["units"]
-    assert [unit["name"] for unit in units] == ["layer.0.attention", "layer.2.attention", "layer.10.attention"]
+    data = data_of(front_html(replace(view, points=(point,))))
+    assert [unit["name"] for unit in data["units"]] == ["layer.0.attention", "layer.2.attention", "layer.10.attention"]
+    assert data["rows"] == [{"name": "attention", "units": [0, 1, 2]}]
+    numbered = replace(view.points[0], policy={f"stage.{n}.inner.{k}": unit for n in (0, 1) for k in (0, 1)})
+    rows = data_of(front_html(replace(view, points=(numbered,))))["rows"]
+    assert rows == [{"name": "all units", "units": [0, 1, 2, 3]}]
 
 
 def test_losses_that_were_measured_stand_on_the_page(make_view):
