@@ -7,43 +7,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tiny_searches import make_job, search
 from typer.testing import CliRunner, Result
 
 from controller.cli.app import app
 from controller.cli.exit_codes import ExitCode
 from controller.comparison import Comparison, compare, compare_studies
-from controller.dispatch import search_inline
 from controller.errors import UsageError
 from controller.front import FrontMember, hypervolume
-from controller.job import JobSpec, parse_job
+from controller.job import JobSpec
 from controller.policy_report import load_policy
-from controller.preparation import describe, price
-from controller.search import _study_config
 from controller.storage import Repository, open_database
-from controller.study_factory import StudyFactory
 from controller.study_summary import StudySummary, summarise
-from workers.trial import TrialWorker
 
 if TYPE_CHECKING:
     from conftest import TinyJob
 
 
-def search(tiny: "TinyJob", folder: Path, name: str, **changes: Any) -> JobSpec:
-    content = {
-        "name": name,
-        "model": {"id": tiny.model.id, "task": tiny.model.task},
-        "data": tiny.data.model_dump(mode="json"),
-        "space": {"keep": [1.0, 0.5, 0.0], "formats": ["fp32", "w8a8"]},
-        "target": {"table": str(tiny.table), "sequence_length": tiny.sequence_length},
-        "search": {"sampler": "random", "trials": 8},
-        "storage": f"sqlite:///{folder}/paretrim.db",
-        "mlflow": {"enabled": False},
-    }
-    job = parse_job({**content, **changes})
-    priced = price(job, describe(job), lambda *_: None)
-    worker = TrialWorker(priced.description.spec)
-    config = _study_config(job, priced, worker, worker.chance_quality)
-    search_inline(StudyFactory(config=config, storage=job.storage, cost_of=priced.costs.costs)(), worker)
+def search_named(tiny: "TinyJob", folder: Path, name: str, **changes: Any) -> JobSpec:
+    job = make_job(tiny, folder, 8, **{"name": name, "search": {"sampler": "random", "trials": 8}, **changes})
+    search(job)
     return job
 
 
@@ -51,9 +34,9 @@ def search(tiny: "TinyJob", folder: Path, name: str, **changes: Any) -> JobSpec:
 def storage(tiny_text: "TinyJob", tmp_path_factory: pytest.TempPathFactory) -> str:
     """A database with three searches: two alike but for their samplers, one by size alone."""
     folder = tmp_path_factory.mktemp("studies")
-    job = search(tiny_text, folder, "one", constraints={"max_latency_ms": 1000.0})
-    search(tiny_text, folder, "two", search={"sampler": "nsga2", "trials": 6})
-    search(
+    job = search_named(tiny_text, folder, "one", constraints={"max_latency_ms": 1000.0})
+    search_named(tiny_text, folder, "two", search={"sampler": "nsga2", "trials": 6})
+    search_named(
         tiny_text, folder, "by-size", objectives=["quality", "size_bytes"], search={"sampler": "random", "trials": 2}
     )
     return job.storage

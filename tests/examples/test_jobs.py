@@ -9,19 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tiny_searches import search
 
-from controller.dispatch import search_inline
 from controller.export import run_export
 from controller.job import JobSpec
 from controller.job_file import load_job
-from controller.preparation import Description, describe, price
-from controller.search import _study_config
+from controller.preparation import Description, describe
 from controller.search_result import load_front
-from controller.study_factory import StudyFactory
 from evaluators.latency.table import Entry, LatencyTable, Provenance
 from workers.profiling.required import required_operators
 from workers.targets.onnxruntime_cpu import fingerprint
-from workers.trial import TrialWorker
 
 if TYPE_CHECKING:
     from conftest import TinyJob
@@ -94,11 +91,8 @@ def small(example: str, folder: Path) -> JobSpec:
     return job.model_copy(update={"target": job.target.model_copy(update={"table": folder / "table.json"})})
 
 
-def search(job: JobSpec) -> dict[str, Any]:
-    priced = price(job, describe(job), lambda *_: None)
-    worker = TrialWorker(priced.description.spec)
-    config = _study_config(job, priced, worker, worker.chance_quality)
-    search_inline(StudyFactory(config=config, storage=job.storage, cost_of=priced.costs.costs)(), worker)
+def search_small(job: JobSpec) -> dict[str, Any]:
+    search(job)
     result = load_front(job.name, job.storage)
     assert result.front
     return result.to_dict()
@@ -116,7 +110,7 @@ def folder(tmp_path: Path) -> Path:
 def test_language_models_are_searched_by_perplexity_and_exported(name: str, folder: Path) -> None:
     write_language_model(folder / "models" / name, name, folder / "data" / "text.txt")
     job = small(f"{name}_text", folder)
-    result = search(job)
+    result = search_small(job)
     assert result["metric"] == "neg_bits_per_byte"
     report = run_export(job.name, job.storage, pick=None, trial=result["front"][-1]["trial"], out=folder / "best")
     assert report.exported_quality == pytest.approx(report.searched_quality, abs=0.02)
@@ -147,7 +141,7 @@ def test_classifiers_are_searched(
     request: pytest.FixtureRequest,
 ) -> None:
     write(folder, request.getfixturevalue(fixture))
-    result = search(small(example, folder))
+    result = search_small(small(example, folder))
     assert result["metric"] == metric
     assert result["baselines"][0]["name"] == "dense"
     json.dumps(result, allow_nan=False)
