@@ -19,6 +19,7 @@ from controller.cli import (
     report_commands,
     retarget_command,
     serve_command,
+    scale_command,
     study_commands,
     table_commands,
     target_commands,
@@ -69,6 +70,7 @@ app.command()(cluster_commands.status)
 app.command()(cluster_commands.logs)
 app.command()(cluster_commands.stop)
 app.command()(cluster_commands.resume)
+app.command()(scale_command.scale)
 app.command()(study_commands.front)
 app.command()(dashboard_command.dashboard)
 app.command()(inspect_commands.policy)
