@@ -188,7 +188,7 @@ class Site:
 
     def strike(self) -> None:
         """Hit one thing."""
-        acts = {
+        acts: dict[str, Callable[[], object]] = {
             "worker": self._kill_worker,
             "raylet": self._kill_raylet,
             "controller": self._kill_controller,

@@ -7,3 +7,7 @@ class UsageError(ValueError):
 
 class PreflightError(ValueError):
     """The model, its data, the latency table or the database is not fit for the job."""
+
+
+class HeldError(RuntimeError):
+    """Another process is at what was asked for."""

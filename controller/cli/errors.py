@@ -10,7 +10,7 @@ import typer
 
 from controller.cli.exit_codes import ExitCode
 from controller.cli.text import clean, print_lines, stderr_console
-from controller.errors import PreflightError, UsageError
+from controller.errors import HeldError, PreflightError, UsageError
 from controller.problems import JobError, mask_passwords
 
 P = ParamSpec("P")
@@ -23,6 +23,7 @@ _CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (JobError, ExitCode.USAGE),
     (UsageError, ExitCode.USAGE),
     (PreflightError, ExitCode.PREFLIGHT),
+    (HeldError, ExitCode.HELD),
 )
 
 
@@ -36,8 +37,6 @@ def exit_code_of(error: Exception) -> ExitCode:
         if isinstance(error, kind):
             return code
     module = type(error).__module__
-    if module == "controller.storage.lease":
-        return ExitCode.HELD
     if module.startswith("workers.export"):
         return ExitCode.NOT_VERIFIED
     if module.startswith("workers.recovery"):

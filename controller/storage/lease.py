@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
+from controller.errors import HeldError
 from controller.storage.holder import Holder
 
 T = TypeVar("T")
@@ -22,7 +23,7 @@ class StudyLostError(RuntimeError):
     """Another controller has taken the study over; this one must not write to it any more."""
 
 
-class StudyHeldError(RuntimeError):
+class StudyHeldError(HeldError):
     """Another controller has the study.
 
     Attributes:
