@@ -1,5 +1,6 @@
 """What is under deploy/: files that parse, fields that their kinds have, commands that exist, and no secret."""
 
+import functools
 import json
 import re
 import shlex
@@ -104,6 +105,7 @@ def commands():
     return [pytest.param(command, id=f"{name}: {command[:50]}") for name, command in sorted(found)]
 
 
+@functools.cache
 def known_options(program, name):
     """Long options of a subcommand, as the program itself lists them."""
     module = {"ray": "ray.scripts.scripts", "mlflow": "mlflow"}[program]

@@ -1,6 +1,11 @@
 """What travels to a cluster and what does not, and when two submissions are one: without a cluster."""
 
 import json
+import os
+import socket
+import stat
+import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -10,6 +15,10 @@ from controller.job import JobSpec, MlflowConfig
 from controller.job_file import load_job
 from controller.jobs.entrypoint import entrypoint, environment
 from controller.jobs.identity import check_job_reference, job_id_of, submission_id_of
+from controller.jobs.local.child import Child, ServiceError
+from controller.jobs.local.commands import own_secret
+from controller.jobs.local.postgresql import prepare_postgresql
+from controller.jobs.local.services import LocalOptions, local_services
 from controller.jobs.package import JobPackage, check_address, is_this_machine, pack_file
 from controller.jobs.records import JobState, SubmitOutcome
 from controller.jobs.submission import JobConflictError, attempt_of, find_job, jobs_of, resume, stop, submit
@@ -210,3 +219,38 @@ class TestWhereKept:
         job = JobSpec.model_validate({**CONTENT, **own})
         assert where_kept(job, {"PARETRIM_STORAGE": "sqlite:////x.db", "MLFLOW_TRACKING_URI": "http://x"}) == job
         assert where_kept(job, {}) == job
+
+
+class TestLocalServices:
+    def test_a_taken_port_is_said_before_anything_starts(self, tmp_path):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            options = LocalOptions(folder=tmp_path / "served", port=taken.getsockname()[1])
+            with pytest.raises(UsageError, match="choose another --port"), local_services(options):
+                pass
+        assert not (tmp_path / "served").exists()
+
+    def test_postgresql_refuses_root(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("os.geteuid", lambda: 0)
+        with pytest.raises(UsageError, match="another user"):
+            prepare_postgresql(tmp_path)
+
+    def test_a_service_that_ends_says_its_last_words(self, tmp_path):
+        command = [sys.executable, "-c", "print('out of luck'); raise SystemExit(3)"]
+        child = Child("luck", command, environment=os.environ, log=tmp_path / "log")
+        with pytest.raises(ServiceError, match=r"luck has ended with code 3[\s\S]*out of luck"):
+            child.wait_until(lambda: False, timeout_s=60)
+        child.end()
+
+    def test_a_service_that_does_not_listen_is_ended_with_all_that_it_started(self, tmp_path):
+        script = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork(); time.sleep(600)"
+        child = Child("deaf", [sys.executable, "-c", script], environment=os.environ, log=tmp_path / "log")
+        time.sleep(1)
+        child.end(timeout_s=0.5)
+        assert not child.is_running
+
+    def test_a_secret_is_made_once_and_is_its_owners(self, tmp_path):
+        first = own_secret(tmp_path / "token")
+        assert own_secret(tmp_path / "token") == first
+        assert stat.S_IMODE((tmp_path / "token").stat().st_mode) == 0o600
