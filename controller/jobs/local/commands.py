@@ -35,13 +35,20 @@ class RayPorts:
     client: int
 
 
-def ray_command(ports: RayPorts, *, cpus: int, gpus: int | None) -> list[str]:
-    """Return the command of a Ray head that listens on loopback only and stays in the foreground."""
+def ray_command(ports: RayPorts, session: Path, *, cpus: int, gpus: int | None) -> list[str]:
+    """Return the command of a Ray head that listens on loopback only and stays in the foreground.
+
+    Args:
+        ports: Where it listens.
+        session: Folder of its own, with a short path: jobs of two heads that share one may join the wrong head.
+        cpus: CPU cores that jobs share.
+        gpus: GPUs that jobs share; None takes what Ray finds.
+    """
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
     command += ["--node-ip-address", LOOPBACK, "--dashboard-host", LOOPBACK, "--include-dashboard", "true"]
     command += ["--dashboard-port", str(ports.dashboard), "--port", str(ports.head)]
     command += ["--metrics-export-port", str(ports.metrics), "--dashboard-agent-listen-port", str(ports.agent)]
-    command += ["--ray-client-server-port", str(ports.client)]
+    command += ["--ray-client-server-port", str(ports.client), "--temp-dir", str(session)]
     command += ["--num-cpus", str(cpus), "--object-store-memory", str(OBJECT_STORE_BYTES), "--log-color", "false"]
     return command if gpus is None else [*command, "--num-gpus", str(gpus)]
 

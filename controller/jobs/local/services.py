@@ -3,6 +3,7 @@
 import os
 import shlex
 import signal
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -191,7 +192,8 @@ class _Starter:
         access = ray_environment(self._folder / "token")
         environment = with_programs({**os.environ, **access, **results})
         environment.pop("RAY_ADDRESS", None)
-        command = ray_command(ports, cpus=self._options.cpus or os.cpu_count() or 1, gpus=self._options.gpus)
+        session = Path(self._stack.enter_context(_session_folder()))
+        command = ray_command(ports, session, cpus=self._options.cpus or os.cpu_count() or 1, gpus=self._options.gpus)
         server = self._start("ray", command, environment)
         address = f"http://{LOOPBACK}:{ports.dashboard}"
         os.environ.update(access)
@@ -210,6 +212,11 @@ class _Starter:
         self._stack.callback(child.end, ends_by)
         self.children.append(child)
         return child
+
+
+def _session_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder for sockets, whose paths must be short, and for what ends with the cluster."""
+    return tempfile.TemporaryDirectory(prefix="paretrim-ray-", ignore_cleanup_errors=True)
 
 
 def _answers(address: str) -> bool:
