@@ -31,7 +31,7 @@ _CONFIG = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attri
 # Where results are kept, how many run at once, and for what else the result serves do not change what is found; more
 # trials continue a study.
 _NOT_CONTENT = {"storage", "mlflow", "also", "recovery"}
-_FREE_ON_RESUME = {"trials", "timeout_minutes", "parallel", "cpus_per_worker", "racing"}
+_FREE_ON_RESUME = {"trials", "timeout_minutes", "parallel", "cpus_per_worker", "gpus_per_worker", "racing"}
 
 
 class Objective(StrEnum):
@@ -85,6 +85,8 @@ class SearchConfig(BaseModel):
     """Workers at the same time, 1 to 1,024."""
     cpus_per_worker: float = Field(default=1.0, gt=0, le=1024)
     """CPU cores that each worker reserves, above 0; fractions share a core."""
+    gpus_per_worker: float = Field(default=0.0, ge=0, le=64)
+    """GPUs that each worker reserves and runs models on, 0 to 64; fractions share one; 0 runs them on the CPU."""
     racing: bool = True
     """Whether scoring a trial stops once it can't enter the front any more; on classification a front loses nothing by
     that but in the 5 % of cases that the first few examples may mislead."""

@@ -121,8 +121,12 @@ def run_search(job: JobSpec, on_progress: OnProgress, *, first: Sequence[Policy]
             observer = StudyObserver(stage_seconds=stages.seconds, log_file=log_file)
             progress = search_on_ray(
                 replace(factory, storage=storage, on_finished=observer),
-                partial(TrialWorker, spec),
-                RayOptions(parallel=job.search.parallel, cpus_per_worker=job.search.cpus_per_worker),
+                partial(TrialWorker, replace(spec, device="cuda" if job.search.gpus_per_worker else "cpu")),
+                RayOptions(
+                    parallel=job.search.parallel,
+                    cpus_per_worker=job.search.cpus_per_worker,
+                    gpus_per_worker=job.search.gpus_per_worker,
+                ),
                 on_progress=partial(_on_search, stages, tracker),
             )
         interrupted = progress.stop is StopReason.INTERRUPTED

@@ -26,7 +26,7 @@ _MODULES_KEPT = 512
 
 
 class Assembler:
-    """Turns one skeleton into the model of any policy.
+    """Turns one skeleton into the model of any policy, on the skeleton's device.
 
     Args:
         model: The dense model; it is changed in place.
@@ -38,9 +38,10 @@ class Assembler:
         self.model = model
         self.scope = CallScope()
         self._structure = structure
-        self._variant = variant
+        self._device = next(model.parameters()).device
+        self._make = variant
         channel_units = [unit for unit in structure.units if isinstance(unit, ChannelUnit)]
-        self._channels = ChannelAssembler(model, channel_units, structure.base_format, variant)
+        self._channels = ChannelAssembler(model, channel_units, structure.base_format, self._variant)
         self._units = [unit for unit in structure.units if not isinstance(unit, ChannelUnit)]
         self._dense = {u.name: {name: model.get_submodule(name) for name in _places(u)} for u in self._units}
         self._current = {u.name: Choice(u.groups, structure.base_format) for u in self._units}
@@ -81,15 +82,18 @@ class Assembler:
             return self._prefixes.run(inputs, lambda: self._outputs(inputs))
 
     def _outputs(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        logits: Tensor = self.model(**inputs).logits
-        return logits
+        logits: Tensor = self.model(**{name: tensor.to(self._device) for name, tensor in inputs.items()}).logits
+        return logits.cpu()
+
+    def _variant(self, unit: Unit, choice: Choice) -> Variant:
+        return {name: tensor.to(self._device) for name, tensor in self._make(unit, choice).items()}
 
     def _build(self, unit: Unit, choice: Choice) -> Modules:
         if choice == Choice(unit.groups, self._structure.base_format):
             return {}
         tensors = self._variant(unit, choice)
         if choice.keep == 0:
-            return _constant(unit, tensors)
+            return _constant(unit, tensors, self._device)
         target = FORMATS.get(choice.format)
         if unit.kind is UnitKind.EMBEDDING:
             parts = {key.rpartition("/")[2]: tensor for key, tensor in tensors.items()}
@@ -116,11 +120,11 @@ def _places(unit: Unit) -> tuple[str, ...]:
     return (*([unit.branch.module] if unit.branch else []), *unit.layers, *selection)
 
 
-def _constant(unit: Unit, tensors: Variant) -> Modules:
+def _constant(unit: Unit, tensors: Variant, device: torch.device) -> Modules:
     assert unit.branch is not None, unit.name
     bias_O = tensors.get(f"{unit.consumer}/bias")
     if bias_O is None:
-        bias_O = torch.zeros(unit.out_features)
+        bias_O = torch.zeros(unit.out_features, device=device)
     branch = unit.branch
     if unit.consumer.startswith(branch.module + "."):
         return {branch.module: ConstantBranch(bias_O, returns_tuple=branch.returns_tuple)}

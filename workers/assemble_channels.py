@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
-import torch
 from torch import Tensor, nn
 
 from search_spaces.channels import ChannelLayer, ChannelLayerKind, ChannelUnit
@@ -180,7 +179,7 @@ def _module(layer: ChannelLayer, dense: nn.Module, parts: Mapping[str, Tensor], 
         dense,
         codes_OCRR=_unflatten(parts["codes"], layer.kernel),
         scale_O=parts["scale"],
-        bias_O=torch.zeros(len(low_O)) if bias_O is None else bias_O,
+        bias_O=low_O.new_zeros(len(low_O)) if bias_O is None else bias_O,
         input_range=StaticRange.of(*parts["input_range"]),
         output_range=StaticRange.of(low_O.min(), high_O.max()),
     )

@@ -49,6 +49,8 @@ class WorkerSpec:
         quality: What the quality of a policy is.
         seed: Seed of splits and of everything random in a worker.
         threads: Threads that torch uses in this worker.
+        device: Where torch runs the models of trials ("cpu", "cuda"). Variants are made on the CPU everywhere, so that
+            all workers have the same.
     """
 
     model: ModelConfig
@@ -59,6 +61,7 @@ class WorkerSpec:
     quality: QualityMeasure = QualityMeasure.METRIC
     seed: int = 0
     threads: int = 1
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

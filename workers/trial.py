@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ from search_spaces.units import ModelStructure, Unit
 from workers.assemble import Assembler
 from workers.calibrate import Calibration
 from workers.data import load_splits
-from workers.model import load_model, load_task
+from workers.model import ModelError, load_model, load_task
 from workers.protocol import Split, TrialReport, TrialRequest, WorkerSpec
 from workers.recovery.layers import scope_of
 from workers.targets import TARGETS
@@ -87,8 +88,9 @@ class TrialWorker:
         calibration = Calibration(self.structure.units, calls, self._dense_model)
         self._maker = VariantMaker(loaded.model, self.structure.units, calibration)
         self._store = VariantStore(spec.cache_dir / "variants")
-        self._assembler = Assembler(loaded.model, self.structure, self._variant)
-        self._fresh_model = True
+        self._device = _device_of(spec)
+        self._assembler = self._assembler_of(loaded.model)
+        self._fresh_model = self._device.type == "cpu"
         self._evaluators: dict[Split, QualityEvaluator] = {}
         self._adopted: dict[str, torch.nn.Module] = {}
         self._trained: torch.nn.Module | None = None
@@ -174,7 +176,7 @@ class TrialWorker:
     def separate_model(self, policy: Policy) -> torch.nn.Module:
         """A model of the policy that no other policy changes, for training."""
         self.space.validate(policy)
-        return Assembler(load_model(self.spec.model).model, self.structure, self._variant).apply(policy)
+        return self._assembler_of(load_model(self.spec.model).model).apply(policy)
 
     def adopt(self, policy: Policy, model: torch.nn.Module) -> None:
         """Take a trained model for the policy's from now on."""
@@ -222,6 +224,11 @@ class TrialWorker:
             return run_model(self._trained, inputs, examples_per_call)
         return self._assembler.logits(inputs, examples_per_call)
 
+    def _assembler_of(self, model: torch.nn.Module) -> Assembler:
+        # Variants are made from the weights of the model that was loaded, so that one stays where it is.
+        own = model if self._device.type == "cpu" else copy.deepcopy(model).to(self._device)
+        return Assembler(own, self.structure, self._variant)
+
     def _variant(self, unit: Unit, choice: Choice) -> Variant:
         return self._store.get_or_make(self._maker, unit, choice)
 
@@ -233,6 +240,25 @@ class TrialWorker:
 def run_model(model: torch.nn.Module, inputs: Mapping[str, Tensor], examples_per_call: int) -> Tensor:
     """Run a model that stands by itself on calls that are stacked along the batch axis, and return its logits."""
     scope_of(model).examples = examples_per_call
+    device = next(model.parameters()).device
     with torch.inference_mode():
-        logits: Tensor = model(**inputs).logits
-    return logits
+        logits: Tensor = model(**{name: tensor.to(device) for name, tensor in inputs.items()}).logits
+    return logits.cpu()
+
+
+def _device_of(spec: WorkerSpec) -> torch.device:
+    """The device of the settings, made to compute in full float32: tensor cores would round to 10 bits.
+
+    Raises:
+        ModelError: torch sees no such device here.
+    """
+    device = torch.device(spec.device)
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ModelError(
+                "a worker with a GPU needs a build of torch that sees one; this one sees none; install torch for CUDA, "
+                "or set search.gpus_per_worker to 0"
+            )
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+    return device

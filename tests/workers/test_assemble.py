@@ -1,20 +1,23 @@
 """Assembly: any policy from one skeleton, in any order."""
 
+import copy
 import random
 from typing import Any
 
 import pytest
 import torch
+from tiny_families import FAMILIES
 from torch import nn
 
+from search_spaces.architectures import structure_of
 from search_spaces.policy import Choice, Policy
 from search_spaces.space import SearchSpace, SpaceConfig, build_space
-from search_spaces.units import Unit
+from search_spaces.units import Unit, UnitKind
 from workers.assemble import Assembler
 from workers.data import load_splits
 from workers.model import LoadedModel, load_model
 from workers.quantization.linear import BlockInt4Linear, ConstantBranch, DynamicInt8Linear
-from workers.variants import Variant, VariantMaker
+from workers.variants import Method, Variant, VariantMaker
 
 
 @pytest.fixture(scope="module", params=["tiny_text", "tiny_image"])
@@ -133,3 +136,27 @@ def test_a_failing_variant_leaves_a_model_that_can_go_on(loaded: LoadedModel, sp
     with pytest.raises(MemoryError, match=last):
         assembler.apply(policy)
     assert _logits(assembler.apply(space.dense_policy()), inputs).equal(before)
+
+
+@pytest.mark.parametrize("family", ["bert", "vit", "llama", "t5, gated", "gemma2"])
+@pytest.mark.parametrize("name", ["fp32", "bf16", "w8a8", "w8a8r", "fp8", "w4", "w4a16"])
+def test_a_model_on_another_device_holds_nothing_of_the_cpu(family: str, name: str) -> None:
+    # No numbers, but torch refuses to mix devices there as it does on a GPU.
+    model = FAMILIES[family]().eval().requires_grad_(False)
+    structure = structure_of(model)
+    magnitudes = Method(saliency="magnitude_l2", update=False, gptq=False)
+    maker = VariantMaker(model, structure.units, None, magnitudes)
+    elsewhere = Assembler(copy.deepcopy(model).to("meta"), structure, maker.make)
+    units = [unit for unit in structure.units if unit.kind is not UnitKind.EMBEDDING]
+    dense = Policy({unit.name: Choice(unit.groups, "fp32") for unit in structure.units})
+    halved = dense.replace(**{unit.name: Choice(unit.groups // 2, name) for unit in units})
+    dropped = next(unit.name for unit in units if unit.branch is not None)
+    assembled = elsewhere.apply(halved.replace(**{dropped: Choice(0, "fp32")}))
+    elsewhere.scope.examples = 1
+    inputs = {"input_ids": torch.zeros(2, 6, dtype=torch.long, device="meta")}
+    if family == "vit":
+        inputs = {"pixel_values": torch.zeros(2, 3, 24, 24, device="meta")}
+    if family.startswith("t5"):
+        inputs["decoder_input_ids"] = inputs["input_ids"]
+    assert _logits(assembled, inputs).device.type == "meta"
+    assert {tensor.device.type for tensor in (*assembled.parameters(), *assembled.buffers())} == {"meta"}

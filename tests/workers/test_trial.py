@@ -15,6 +15,7 @@ from evaluators.scores import QualityMeasure, ScoreError
 from evaluators.size import size_bytes
 from search_spaces.policy import Choice, Policy, PolicyError
 from workers import calibrate
+from workers.model import ModelError
 from workers.protocol import Split, TrialRequest
 from workers.targets import TargetConfig
 from workers.trial import TrialWorker, WorkloadError, workload_of
@@ -209,3 +210,20 @@ def _structure(job: Any) -> Any:
     from workers.model import load_structure
 
     return load_structure(job.model)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_computes_what_the_cpu_does(job: Any, worker: TrialWorker) -> None:
+    on_gpu = TrialWorker(job.spec(worker.spec.cache_dir, device="cuda"))
+    assert on_gpu.evaluation_digest == worker.evaluation_digest
+    for policy in (worker.space.dense_policy(), worker.space.smallest_policy()):
+        close = torch.nn.functional.cosine_similarity(
+            on_gpu.logits(policy, Split.SEARCH), worker.logits(policy, Split.SEARCH)
+        )
+        assert close.min() > 0.99
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there_is_named(job: Any, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"sees none; .*or set search\.gpus_per_worker to 0"):
+        TrialWorker(job.spec(tmp_path, device="cuda"))

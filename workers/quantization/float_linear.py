@@ -75,7 +75,7 @@ class RoundedInt4Linear(nn.Module):
         cls, codes_OK: Tensor, scale_ON: Tensor, offset_ON: Tensor, bias_O: Tensor | None, *, block: int
     ) -> RoundedInt4Linear:
         """Build a layer from what it stores; scale and offset are bfloat16 already."""
-        zeros_ON = torch.full(scale_ON.shape, 8, dtype=torch.uint8)
+        zeros_ON = torch.full_like(scale_ON, 8, dtype=torch.uint8)
         found = cls(Codes(codes_OK=codes_OK, scale_ON=scale_ON.float(), zeros_ON=zeros_ON, block=block), bias_O)
         found.offset_ON = offset_ON
         found.weight_OK = found._expand()
