@@ -228,11 +228,13 @@ class Site:
         self.repairs.append((time.monotonic() + self.generator.uniform(1.0, longest_s), act))
 
     def _kill_worker(self) -> bool:
+        raylets = {info.process.pid for node in self.nodes for info in node.all_processes["raylet"]}
         workers = []
-        for place in Path("/proc").glob("[0-9]*/cmdline"):
+        # Processes of Ray bear the name of what they do, in place of what they were started with.
+        for place in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
-                environment = place.with_name("environ").read_bytes()
-                if b"Trainable" in place.read_bytes() and self.cluster.address.encode() in environment:
+                parent = int(place.read_text().rpartition(")")[2].split()[1])
+                if parent in raylets and b"WorkerSlot" in place.with_name("cmdline").read_bytes():
                     workers.append(int(place.parent.name))
         if not workers:
             return False

@@ -136,6 +136,7 @@ class StudyService:
         self._error: Exception | None = None
         self._condemned: list[SlotProcess] = []
         self._idle_deaths = 0
+        self._one_by_one = 0
         self._mean_s: float | None = None
         self._progress: StudyProgress | None = None
         self._measure_at = 0.0
@@ -280,7 +281,13 @@ class StudyService:
         return wanted is not None and sum(slot.alive for slot in self._slots.values()) > wanted
 
     def _batch_size(self) -> int:
-        """About two seconds of work, but so that the last batches are spread over the slots."""
+        """About two seconds of work, but so that the last batches are spread over the slots.
+
+        What a dead worker held is handed out one by one: so the next death is blamed on the trial that caused it.
+        """
+        if self._one_by_one > 0:
+            self._one_by_one -= 1
+            return 1
         if self._mean_s is None:
             return 1
         fair = math.ceil(self._study.remaining / (2 * max(1, len(self._slots))))
@@ -302,6 +309,7 @@ class StudyService:
     def _bury(self, slot: _Slot, why: str) -> None:
         """Give up what a dead slot held: the attempt at work has died with it, the others were never begun."""
         slot.alive = False
+        self._one_by_one += len(slot.held)
         if slot.began is None:
             self._idle_deaths += 1
         for attempt in slot.held:

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import ray
@@ -58,6 +59,57 @@ class SlotSupply(Searcher):  # type: ignore[misc]  # ray is untyped
         """Keep nothing: the study knows all that is worth it, and Tune is never restored."""
 
 
+class _Teller:
+    """Tells results from a thread of its own: those that come quickly together, none later than a moment.
+
+    A worker that dies takes with it what it has not told, and the study blames the first of these trials.
+
+    Args:
+        tell: Sends results and returns Ray's reference to the answer.
+    """
+
+    def __init__(self, tell: Callable[..., Any]) -> None:
+        self._tell = tell
+        self._results: list[TrialReport | TrialFailure] = []
+        self._sent: list[Any] = []
+        self._sent_at = time.monotonic()
+        self._lock = threading.Lock()
+        self._has_some = threading.Event()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def add(self, result: TrialReport | TrialFailure) -> None:
+        """Take a result that is told at once, or within a moment where the last ones were told just now."""
+        with self._lock:
+            self._results.append(result)
+        if time.monotonic() - self._sent_at >= _TELL_S:
+            self._send()
+        else:
+            self._has_some.set()
+
+    def settle(self, *results: TrialReport | TrialFailure, timeout_s: float | None = None) -> None:
+        """Tell what was not told yet, and these results, and wait until all was heard."""
+        with self._lock:
+            self._results += results
+        self._send()
+        with self._lock:
+            sent, self._sent = self._sent, []
+        ray.get(sent, timeout=timeout_s)
+
+    def _send(self) -> None:
+        with self._lock:
+            results, self._results = self._results, []
+            self._has_some.clear()
+            if results:
+                self._sent.append(self._tell(*results))
+                self._sent_at = time.monotonic()
+
+    def _run(self) -> None:
+        while True:
+            self._has_some.wait()
+            time.sleep(_TELL_S)
+            self._send()
+
+
 class WorkerSlot(Trainable):  # type: ignore[misc]  # ray is untyped
     """One slot as a Tune trial: Tune places it and starts it anew when its process dies, the study does the rest."""
 
@@ -84,6 +136,7 @@ class WorkerSlot(Trainable):  # type: ignore[misc]  # ray is untyped
         self._name = f"slot {config['slot']}"
         process = SlotProcess(node_id=ray.get_runtime_context().get_node_id(), pid=os.getpid())
         self._incarnation: int = ray.get(service.register.remote(self._name, process))
+        self._teller = _Teller(partial(service.tell.remote, self._name, self._incarnation))
         self._ended = threading.Event()
         threading.Thread(target=self._beat, args=(heartbeat_s,), daemon=True).start()
         self._worker: Worker | None = None
@@ -114,16 +167,10 @@ class WorkerSlot(Trainable):  # type: ignore[misc]  # ray is untyped
         self._ended.set()
 
     def _score_all(self, worker: Worker, requests: Sequence[TrialRequest]) -> None:
-        """Score a batch and tell each result at once, but results that come faster than they can be told together."""
-        told, results, told_at = [], [], time.monotonic()
+        """Score a batch; the study has heard all of it at the end."""
         for request in requests:
-            results.append(self._score(worker, request))
-            if time.monotonic() - told_at >= _TELL_S:
-                told.append(self._service.tell.remote(self._name, self._incarnation, *results))
-                results, told_at = [], time.monotonic()
-        if results:
-            told.append(self._service.tell.remote(self._name, self._incarnation, *results))
-        ray.get(told)
+            self._teller.add(self._score(worker, request))
+        self._teller.settle()
 
     def _score(self, worker: Worker, request: TrialRequest) -> TrialReport | TrialFailure:
         watch = None
@@ -145,7 +192,7 @@ class WorkerSlot(Trainable):  # type: ignore[misc]  # ray is untyped
             message=f"no result within {self._timeout_s:g} s",
         )
         try:
-            ray.get(self._service.tell.remote(self._name, self._incarnation, failure), timeout=_LAST_WORDS_S)
+            self._teller.settle(failure, timeout_s=_LAST_WORDS_S)
         finally:
             os._exit(1)
 

@@ -128,7 +128,7 @@ def test_profile_says_what_it_wrote(serve, tmp_path):
         (PreflightError("no data"), ExitCode.PREFLIGHT),
         (ScoreError("quality must be finite"), ExitCode.PREFLIGHT),
         (ArtifactError("half a file"), ExitCode.NOT_VERIFIED),
-        (StudyLostError("another controller has it"), ExitCode.HELD),
+        (StudyLostError("another controller has it"), ExitCode.FAILED),
         (MissingEntryError("no entry of 'linear'"), ExitCode.PREFLIGHT),
         (ZeroDivisionError("division by zero"), ExitCode.FAILED),
     ],
