@@ -1,21 +1,19 @@
 """What is done to studies and trials, each in one short transaction."""
 
-import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, RowMapping, Table, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Engine, func, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
+from controller.storage.attempts import attempt_record, end_attempt, inserting, interrupt_attempt, put_row, why_not
 from controller.storage.batch import Batch
-from controller.storage.clock import database_time, read_clock
 from controller.storage.engine import reading
+from controller.storage.fence import lease_values, pass_fence, refuse_held, study_row
 from controller.storage.holder import Holder
-from controller.storage.lease import LEASE_S, StudyHeldError
 from controller.storage.lease import StudyLostError as StudyLostError
 from controller.storage.patience import DatabaseGoneError, Patience
 from controller.storage.quality import QualityStore, keep_quality
@@ -31,17 +29,11 @@ from controller.storage.records import (
     canonical_json,
 )
 from controller.storage.rows import controls_of, score_values, study_record, trial_record, trial_values
-from controller.storage.schema import STUDY_SCHEMA_VERSION, AttemptRow, StudyRow, TrialRow
+from controller.storage.schema import ATTEMPTS, STUDIES, STUDY_SCHEMA_VERSION, TRIALS
 from evaluators.scores import Quality
 
 T = TypeVar("T")
 
-_logger = logging.getLogger(__name__)
-
-# Core, not the ORM: each trial goes through here twice, and unit-of-work bookkeeping would be most of its cost.
-_STUDIES: Table = StudyRow.__table__  # type: ignore[assignment]
-_TRIALS: Table = TrialRow.__table__  # type: ignore[assignment]
-_ATTEMPTS: Table = AttemptRow.__table__  # type: ignore[assignment]
 _PAGE = 500
 _NO_HOLDER = {"holder_json": None, "held_since": None, "lease_expires_at": None}
 _NO_WISHES = {"stop_requested_at": None, "wanted_parallel": None, "wanted_trials": None}
@@ -67,12 +59,12 @@ class Repository:
 
     def studies(self) -> list[StudyRecord]:
         """Return all studies, the newest first."""
-        query = select(_STUDIES).order_by(_STUDIES.c.created_at.desc(), _STUDIES.c.name)
+        query = select(STUDIES).order_by(STUDIES.c.created_at.desc(), STUDIES.c.name)
         return self._read(lambda connection: [study_record(row) for row in connection.execute(query).mappings()])
 
     def find_study(self, name: str) -> StudyRecord | None:
         """Return the study of that name, or None."""
-        query = select(_STUDIES).where(_STUDIES.c.name == name)
+        query = select(STUDIES).where(STUDIES.c.name == name)
 
         def find(connection: Connection) -> StudyRecord | None:
             row = connection.execute(query).mappings().one_or_none()
@@ -89,9 +81,9 @@ class Repository:
         first = -1
         while True:
             query = (
-                select(_TRIALS)
-                .where(_TRIALS.c.study_id == study_id, _TRIALS.c.number > first)
-                .order_by(_TRIALS.c.number)
+                select(TRIALS)
+                .where(TRIALS.c.study_id == study_id, TRIALS.c.number > first)
+                .order_by(TRIALS.c.number)
                 .limit(size)
             )
             page = self._read(lambda connection: [trial_record(r) for r in connection.execute(query).mappings()])  # noqa: B023  # called at once
@@ -103,10 +95,8 @@ class Repository:
 
     def attempts(self, study_id: str) -> list[AttemptRecord]:
         """Return all attempts of a study, by trial and then in the order in which they were made."""
-        query = (
-            select(_ATTEMPTS).where(_ATTEMPTS.c.study_id == study_id).order_by(_ATTEMPTS.c.number, _ATTEMPTS.c.ordinal)
-        )
-        return self._read(lambda connection: [_attempt_record(row) for row in connection.execute(query).mappings()])
+        query = select(ATTEMPTS).where(ATTEMPTS.c.study_id == study_id).order_by(ATTEMPTS.c.number, ATTEMPTS.c.ordinal)
+        return self._read(lambda connection: [attempt_record(row) for row in connection.execute(query).mappings()])
 
     def quality_store(self, evaluation_digest: str) -> QualityStore:
         """Return the scores that were paid for under this evaluation."""
@@ -148,14 +138,14 @@ class Repository:
 
         def create(retried: bool) -> StudyRecord:
             with self.engine.begin() as connection:
-                found = _study_row(connection, _STUDIES.c.id == study_id) if retried else None
+                found = study_row(connection, STUDIES.c.id == study_id) if retried else None
                 if found is not None:
                     return study_record(found)
-                held = _held(connection, holder or Holder.current())
-                connection.execute(insert(_STUDIES).values(**content, **held))
+                held = lease_values(connection, holder or Holder.current())
+                connection.execute(insert(STUDIES).values(**content, **held))
                 if rows:
-                    connection.execute(insert(_TRIALS), rows)
-                row = _study_row(connection, _STUDIES.c.id == study_id)
+                    connection.execute(insert(TRIALS), rows)
+                row = study_row(connection, STUDIES.c.id == study_id)
             assert row is not None
             return study_record(row)
 
@@ -189,10 +179,10 @@ class Repository:
 
         def take(_retried: bool) -> StudyRecord:
             with self.engine.begin() as connection:
-                row = _study_row(connection, _STUDIES.c.name == name, lock=True)
+                row = study_row(connection, STUDIES.c.name == name, lock=True)
                 assert row is not None
                 found = study_record(row)
-                _check_free(connection, found, holder, outlived)
+                refuse_held(connection, found, holder, outlived)
                 same = found.holder == holder
                 values = {
                     "fence": row["fence"] + 1,
@@ -200,16 +190,16 @@ class Repository:
                     "job_digest": job_digest,
                     "job_json": canonical_json(dict(job)),
                     "updated_at": datetime.now(UTC),
-                    **_held(connection, holder),
+                    **lease_values(connection, holder),
                     **({"held_since": row["held_since"]} if same else _NO_WISHES),
                 }
-                connection.execute(update(_STUDIES).where(_STUDIES.c.id == row["id"]).values(**values))
-                left = select(_ATTEMPTS).where(
-                    _ATTEMPTS.c.study_id == row["id"], _ATTEMPTS.c.outcome == AttemptOutcome.OPEN
+                connection.execute(update(STUDIES).where(STUDIES.c.id == row["id"]).values(**values))
+                left = select(ATTEMPTS).where(
+                    ATTEMPTS.c.study_id == row["id"], ATTEMPTS.c.outcome == AttemptOutcome.OPEN
                 )
                 for attempt in connection.execute(left).mappings().all():
-                    _interrupt(connection, attempt, "the controller ended before the result came")
-                taken = _study_row(connection, _STUDIES.c.id == row["id"])
+                    interrupt_attempt(connection, attempt, "the controller ended before the result came")
+                taken = study_row(connection, STUDIES.c.id == row["id"])
             assert taken is not None
             return study_record(taken)
 
@@ -224,7 +214,7 @@ class Repository:
         found = self.find_study(name)
         if found is None or found.holder is None or not found.holder.is_near:
             return
-        self._read(lambda connection: _check_free(connection, found, Holder.current(), None))
+        self._read(lambda connection: refuse_held(connection, found, Holder.current(), None))
 
     def renew(self, study: StudyRecord) -> Controls:
         """Keep the study for another while, and return what its controller is asked for; an outage is not borne.
@@ -234,8 +224,8 @@ class Repository:
             DBAPIError: The database does not answer.
         """
         with self.engine.begin() as connection:
-            _pass_fence(connection, study)
-            row = _study_row(connection, _STUDIES.c.id == study.id)
+            pass_fence(connection, study)
+            row = study_row(connection, STUDIES.c.id == study.id)
         assert row is not None
         return controls_of(row)
 
@@ -255,8 +245,8 @@ class Repository:
         def write(_retried: bool) -> StudyRecord | None:
             with self.engine.begin() as connection:
                 if values:
-                    connection.execute(update(_STUDIES).where(_STUDIES.c.name == name).values(**values))
-                row = _study_row(connection, _STUDIES.c.name == name)
+                    connection.execute(update(STUDIES).where(STUDIES.c.name == name).values(**values))
+                row = study_row(connection, STUDIES.c.name == name)
             return None if row is None else study_record(row)
 
         return self.patience.run(write)
@@ -266,20 +256,20 @@ class Repository:
         values = {"state": state, **_NO_HOLDER, **_NO_WISHES}
 
         def write(connection: Connection, _retried: bool) -> None:
-            connection.execute(update(_STUDIES).where(_STUDIES.c.id == study.id).values(**values))
+            connection.execute(update(STUDIES).where(STUDIES.c.id == study.id).values(**values))
 
         self._write(study, write)
 
     def put_trial(self, study: StudyRecord, trial: TrialRecord) -> None:
         """Write a whole trial that needs no worker: a repeat, one paid for before, or one whose costs are too high."""
-        self._write(study, lambda connection, _retried: _put(connection, study, trial))
+        self._write(study, lambda connection, _retried: put_row(connection, study, trial))
 
     def start_attempt(self, study: StudyRecord, trial: TrialRecord, *, worker: str) -> None:
         """Write a whole trial, and that a worker is asked for its scores under the token that it bears."""
         assert trial.attempt is not None
         earlier = (
-            select(func.coalesce(func.max(_ATTEMPTS.c.ordinal), 0) + 1)
-            .where(_ATTEMPTS.c.study_id == study.id, _ATTEMPTS.c.number == trial.number)
+            select(func.coalesce(func.max(ATTEMPTS.c.ordinal), 0) + 1)
+            .where(ATTEMPTS.c.study_id == study.id, ATTEMPTS.c.number == trial.number)
             .scalar_subquery()
         )
         attempt = {
@@ -293,8 +283,8 @@ class Repository:
         }
 
         def write(connection: Connection, _retried: bool) -> None:
-            _put(connection, study, trial)
-            connection.execute(_inserting(connection, _ATTEMPTS).values(**attempt).on_conflict_do_nothing())
+            put_row(connection, study, trial)
+            connection.execute(inserting(connection, ATTEMPTS).values(**attempt).on_conflict_do_nothing())
 
         self._write(study, write)
 
@@ -307,12 +297,12 @@ class Repository:
         """
 
         def write(connection: Connection, retried: bool) -> TellOutcome:
-            number = _end(connection, study, token, AttemptOutcome.REPORTED)
+            number = end_attempt(connection, study, token, AttemptOutcome.REPORTED)
             if number is None:
-                return _why_not(connection, study, token, AttemptOutcome.REPORTED if retried else None)
-            where = (_TRIALS.c.study_id == study.id) & (_TRIALS.c.number == number)
-            row = connection.execute(select(_TRIALS).where(where)).mappings().one()
-            connection.execute(update(_TRIALS).where(where).values(**score_values(trial_record(row).scored(quality))))
+                return why_not(connection, study, token, AttemptOutcome.REPORTED if retried else None)
+            where = (TRIALS.c.study_id == study.id) & (TRIALS.c.number == number)
+            row = connection.execute(select(TRIALS).where(where)).mappings().one()
+            connection.execute(update(TRIALS).where(where).values(**score_values(trial_record(row).scored(quality))))
             if not quality.stopped_early:
                 keep_quality(connection, evaluation_digest, row["policy_digest"], split, quality)
             return TellOutcome.ACCEPTED
@@ -339,11 +329,11 @@ class Repository:
             }
 
         def write(connection: Connection, retried: bool) -> TellOutcome:
-            number = _end(connection, study, token, AttemptOutcome.FAILED, reason, message)
+            number = end_attempt(connection, study, token, AttemptOutcome.FAILED, reason, message)
             if number is None:
-                return _why_not(connection, study, token, AttemptOutcome.FAILED if retried else None)
-            where = (_TRIALS.c.study_id == study.id) & (_TRIALS.c.number == number)
-            connection.execute(update(_TRIALS).where(where).values(**values))
+                return why_not(connection, study, token, AttemptOutcome.FAILED if retried else None)
+            where = (TRIALS.c.study_id == study.id) & (TRIALS.c.number == number)
+            connection.execute(update(TRIALS).where(where).values(**values))
             return TellOutcome.ACCEPTED
 
         return self._write(study, write)
@@ -352,10 +342,10 @@ class Repository:
         """Give up an attempt through no fault of its policy; the trial waits again."""
 
         def write(connection: Connection, retried: bool) -> TellOutcome:
-            row = connection.execute(select(_ATTEMPTS).where(_ATTEMPTS.c.token == token)).mappings().one_or_none()
+            row = connection.execute(select(ATTEMPTS).where(ATTEMPTS.c.token == token)).mappings().one_or_none()
             if row is None or row["study_id"] != study.id or row["outcome"] != AttemptOutcome.OPEN:
-                return _why_not(connection, study, token, AttemptOutcome.INTERRUPTED if retried else None)
-            _interrupt(connection, row, message)
+                return why_not(connection, study, token, AttemptOutcome.INTERRUPTED if retried else None)
+            interrupt_attempt(connection, row, message)
             return TellOutcome.ACCEPTED
 
         return self._write(study, write)
@@ -367,7 +357,7 @@ class Repository:
         What the block raises ends it after its writes, unless the database or the fence refused them.
         """
         assert self._batch is None
-        batch = self._batch = Batch(self.engine, self.patience, lambda connection: _pass_fence(connection, study))
+        batch = self._batch = Batch(self.engine, self.patience, lambda connection: pass_fence(connection, study))
         try:
             yield
         except (DBAPIError, StudyLostError, DatabaseGoneError):
@@ -401,144 +391,7 @@ class Repository:
 
         def write(retried: bool) -> T:
             with self.engine.begin() as connection:
-                _pass_fence(connection, study)
+                pass_fence(connection, study)
                 return work(connection, retried)
 
         return self.patience.run(write)
-
-
-def _study_row(connection: Connection, condition: Any, *, lock: bool = False) -> RowMapping | None:
-    query = select(_STUDIES).where(condition)
-    return connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
-
-
-def _held(connection: Connection, holder: Holder) -> dict[str, Any]:
-    """Columns of a lease that begins now."""
-    return {
-        "holder_json": holder.to_json(),
-        "held_since": read_clock(connection),
-        "lease_expires_at": database_time(connection, LEASE_S),
-    }
-
-
-def _check_free(connection: Connection, study: StudyRecord, holder: Holder, outlived: datetime | None) -> None:
-    """Refuse a study that another controller has.
-
-    Raises:
-        StudyHeldError: Its lease has not ended, and its process may be there.
-    """
-    if study.holder is None or study.holder == holder or study.lease_expires is None:
-        return
-    if study.lease_expires in (outlived, None) or study.lease_expires <= read_clock(connection):
-        return
-    if not study.holder.is_gone():
-        raise StudyHeldError(study.name, study.holder, study.held_since or study.updated, study.lease_expires)
-
-
-def _pass_fence(connection: Connection, study: StudyRecord) -> None:
-    """Renew the lease, and with it lock the study's row for the transaction.
-
-    Raises:
-        StudyLostError: Another controller has taken it over.
-    """
-    renewal = (
-        update(_STUDIES)
-        .where(_STUDIES.c.id == study.id, _STUDIES.c.fence == study.fence)
-        .values(updated_at=datetime.now(UTC), lease_expires_at=database_time(connection, LEASE_S))
-    )
-    if connection.execute(renewal).rowcount:
-        return
-    newest = connection.scalar(select(_STUDIES.c.fence).where(_STUDIES.c.id == study.id))
-    raise StudyLostError(
-        f"only the newest controller of study {study.name!r} may write to it; this one is number "
-        f"{study.fence}, the newest {newest or 'gone with the study'}; stop this one"
-    )
-
-
-def _inserting(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
-    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
-
-
-def _put(connection: Connection, study: StudyRecord, trial: TrialRecord) -> None:
-    values = trial_values(study.id, trial)
-    changed = {name: value for name, value in values.items() if name not in ("study_id", "number")}
-    statement = _inserting(connection, _TRIALS).values(**values)
-    connection.execute(statement.on_conflict_do_update(index_elements=["study_id", "number"], set_=changed))
-
-
-def _end(
-    connection: Connection,
-    study: StudyRecord,
-    token: str,
-    outcome: AttemptOutcome,
-    reason: str | None = None,
-    message: str | None = None,
-) -> int | None:
-    """End an attempt that is open; return the number of its trial, or None where it is not open."""
-    ended = (
-        update(_ATTEMPTS)
-        .where(
-            _ATTEMPTS.c.token == token,
-            _ATTEMPTS.c.study_id == study.id,
-            _ATTEMPTS.c.outcome == AttemptOutcome.OPEN,
-        )
-        .values(outcome=outcome, reason=reason, message=message, ended_at=datetime.now(UTC))
-        .returning(_ATTEMPTS.c.number)
-    )
-    number: int | None = connection.scalar(ended)
-    return number
-
-
-def _why_not(connection: Connection, study: StudyRecord, token: str, own: AttemptOutcome | None) -> TellOutcome:
-    """Say what becomes of a result for an attempt that is not open.
-
-    Args:
-        connection: The database.
-        study: The study.
-        token: The attempt.
-        own: How it ended if an earlier try of the same write has reached the database; None for the first try.
-    """
-    row = connection.execute(select(_ATTEMPTS).where(_ATTEMPTS.c.token == token)).mappings().one_or_none()
-    if row is None or row["study_id"] != study.id:
-        _logger.warning("rejected a result of study %s: attempt %r is unknown", study.name, token)
-        return TellOutcome.REJECTED
-    if row["outcome"] == own:
-        return TellOutcome.ACCEPTED
-    if row["outcome"] == AttemptOutcome.REPORTED:
-        return TellOutcome.REPEATED
-    _logger.warning(
-        "rejected a late result of study %s, trial %d: attempt %d had been given up (%s)",
-        study.name,
-        row["number"],
-        row["ordinal"],
-        row["message"],
-    )
-    return TellOutcome.REJECTED
-
-
-def _interrupt(connection: Connection, attempt: RowMapping, message: str) -> None:
-    interrupted = AttemptOutcome.INTERRUPTED
-    connection.execute(
-        update(_ATTEMPTS)
-        .where(_ATTEMPTS.c.token == attempt["token"])
-        .values(outcome=interrupted, reason=interrupted, message=message, ended_at=datetime.now(UTC))
-    )
-    connection.execute(
-        update(_TRIALS)
-        .where(_TRIALS.c.study_id == attempt["study_id"], _TRIALS.c.number == attempt["number"])
-        .values(state=TrialState.WAITING, attempt_count=_TRIALS.c.attempt_count - 1)
-    )
-
-
-def _attempt_record(row: RowMapping) -> AttemptRecord:
-    return AttemptRecord(
-        token=row["token"],
-        trial=row["number"],
-        ordinal=row["ordinal"],
-        worker=row["worker"],
-        outcome=AttemptOutcome(row["outcome"]),
-        reason=row["reason"],
-        message=row["message"],
-        started=row["started_at"],
-        ended=row["ended_at"],
-    )

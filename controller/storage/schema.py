@@ -11,6 +11,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     MetaData,
+    Table,
     Text,
     TypeDecorator,
 )
@@ -169,3 +170,9 @@ class OutboxRow(Base):
     sent_at: Mapped[datetime | None]
 
     __table_args__ = (Index(None, "study_id", "sent_at", "id"),)
+
+
+# For statements of Core: each trial is written twice, and the ORM's bookkeeping would be most of what that costs.
+STUDIES: Table = StudyRow.__table__  # type: ignore[assignment]
+TRIALS: Table = TrialRow.__table__  # type: ignore[assignment]
+ATTEMPTS: Table = AttemptRow.__table__  # type: ignore[assignment]
