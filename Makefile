@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 
 DOCS_STAMP := $(VENV)/.docs-installed
 
-.PHONY: demo test test-all lint types docs bench clean
+.PHONY: demo test test-all lint types docs audit bench clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +41,11 @@ $(DOCS_STAMP): $(STAMP)
 
 docs: $(DOCS_STAMP)
 	$(BIN)/mkdocs build --strict
+
+# Known weaknesses of what is installed, where the service that lists them can be reached.
+audit: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip-audit
+	$(BIN)/pip-audit --skip-editable
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.export_fidelity
