@@ -127,7 +127,7 @@ def test_a_search_runs_to_its_end_and_logs_json(cluster, write_job):
     log = cluster.run("logs", job).stdout
     assert cluster.json("status", job)["job"]["attempts"][-1]["exit_code"] == 0, log
     assert re.search(
-        rf'"logger": "controller.study_observer".*"job": "{job}".*"trial": 1, "attempt": "[0-9a-f]{32}"', log
+        rf'"logger": "controller.study_observer".*"job": "{job}".*"trial": 1, "attempt": "[0-9a-f]{{32}}"', log
     )
     assert cluster.json("status", job)["study"]["state"] == "complete"
     assert "has succeeded" in cluster.run("resume", job, code=2).stderr
