@@ -26,7 +26,7 @@ def kl_by_target(reference_MC: torch.Tensor, logits_MC: torch.Tensor) -> torch.T
         model_TC, dense_TC = functional.log_softmax(logits_TC, -1), functional.log_softmax(reference_TC, -1)
         return functional.kl_div(model_TC, dense_TC, reduction="none", log_target=True).sum(-1)
 
-    return _in_chunks(compare, reference_MC, logits_MC)
+    return in_chunks(compare, reference_MC, logits_MC)
 
 
 def overlap_by_target(reference_MC: torch.Tensor, logits_MC: torch.Tensor) -> torch.Tensor:
@@ -51,7 +51,7 @@ def overlap_by_target(reference_MC: torch.Tensor, logits_MC: torch.Tensor) -> to
         distance_T = (reference_TC.softmax(-1) - logits_TC.softmax(-1)).abs().sum(-1) / 2
         return (1 - distance_T).clamp(0, 1)
 
-    return _in_chunks(compare, reference_MC, logits_MC)
+    return in_chunks(compare, reference_MC, logits_MC)
 
 
 def constant_overlap(reference_MC: torch.Tensor) -> float:
@@ -87,7 +87,7 @@ def mean_by_row(value_M: torch.Tensor, row_M: torch.Tensor, rows: int) -> torch.
     return sums / torch.bincount(row_M, minlength=rows)
 
 
-def _in_chunks(compare: _Compare, reference_MC: torch.Tensor, logits_MC: torch.Tensor) -> torch.Tensor:
+def in_chunks(compare: _Compare, reference_MC: torch.Tensor, logits_MC: torch.Tensor) -> torch.Tensor:
     """Compare some targets at a time, in double precision."""
     import torch
 

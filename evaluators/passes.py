@@ -136,7 +136,7 @@ class Pass:
 
         started = time.monotonic()
         for stack in stacks:
-            logits = self._forward(stack.call.inputs, stack.call.examples_per_call)
+            logits = by_example(self._forward(stack.call.inputs, stack.call.examples_per_call), len(stack.call.rows))
             if self._kept_N is None:
                 self._kept_N = self._evaluator.kept_rows(logits.shape[-1])
             row_B = torch.tensor(stack.call.rows)
@@ -152,6 +152,11 @@ class Pass:
             self._is_done_N[row_B] = True
         self._left = [stack for stack in self._left if all(stack is not done for done in stacks)]
         self._seconds += time.monotonic() - started
+
+
+def by_example(outputs: torch.Tensor, examples: int) -> torch.Tensor:
+    """Put outputs of one example side by side, where an example is several inputs: (B * E, D) becomes (B, E * D)."""
+    return outputs if len(outputs) == examples else outputs.reshape(examples, -1)
 
 
 def first_in_rung_order(examples: int, count: int) -> torch.Tensor:

@@ -12,7 +12,8 @@ example's targets. Logits of a large vocabulary are too many to keep: targets ar
 kept only for as many examples as fit, from which divergence is measured.
 
 Quality is the task's metric, or the fidelity to the dense model's outputs. A pass gives the former; the latter needs
-the logits of every example.
+the logits of every example. A metric that is no mean over examples (a rank correlation) is made of a pass's scores when
+they are summed up.
 
 Shape letters: B batch, S sequence, C classes, N examples, T targets, M targets whose logits are kept.
 """
@@ -25,8 +26,8 @@ from typing import TYPE_CHECKING
 from evaluators.calls import STACKED_TOKENS
 from evaluators.calls import StackedCalls as StackedCalls
 from evaluators.calls import stack_calls as stack_calls
-from evaluators.divergence import constant_overlap, kl_by_target, mean_by_row, overlap_by_target
 from evaluators.divergence import kl_divergence as kl_divergence
+from evaluators.divergence import mean_by_row
 from evaluators.passes import Forward as Forward
 from evaluators.passes import Outputs as Outputs
 from evaluators.passes import Pass as Pass
@@ -34,7 +35,7 @@ from evaluators.passes import Stack, first_in_rung_order
 from evaluators.rungs import rung_of, rung_order, rung_sizes, segments
 from evaluators.scores import Quality, QualityMeasure
 from evaluators.tasks import Example, Task
-from evaluators.tasks.base import IGNORED
+from evaluators.tasks.base import IGNORED, comparison_of, score_together
 
 if TYPE_CHECKING:
     import torch
@@ -75,6 +76,8 @@ class QualityEvaluator:
         self.task = task
         self.measure = measure
         self.examples = len(examples)
+        self._labels = [example.label for example in examples]
+        self._comparison = comparison_of(task)
         self.difficulty = difficulty
         tokens = STACKED_TOKENS if difficulty is None else _STACKED_TOKENS_BY_DIFFICULTY
         self._stacks = [
@@ -127,7 +130,7 @@ class QualityEvaluator:
     def constant_fidelity(self) -> float:
         """Fidelity of the best answer that does not look at the example; every target counts alike."""
         assert self._dense is not None
-        return constant_overlap(self._dense.logits_MC)
+        return self._comparison.constant_agreement(self._dense.logits_MC)
 
     def evaluate(self, forward: Forward, rung: int | None = None) -> Quality:
         """Score a model on the split or on one of its rungs."""
@@ -142,11 +145,12 @@ class QualityEvaluator:
         """
         measure = measure or self.measure
         scored = len(outputs.per_example_N)
-        per_example_N = outputs.per_example_N
+        order = list(range(scored) if scored == self.examples else rung_order(self.examples)[:scored])
         if measure is QualityMeasure.FIDELITY:
-            order = range(scored) if scored == self.examples else rung_order(self.examples)[:scored]
             is_taken_N = first_in_rung_order(self.examples, scored)
-            per_example_N = self._compare(overlap_by_target, outputs.logits_MC, is_taken_N)[list(order)]
+            per_example_N = self._compare(self._comparison.agreement, outputs.logits_MC, is_taken_N)[order]
+        else:
+            per_example_N = self._metric_of(outputs.per_example_N, order)
         return Quality(
             metric=measure.name_with(self.task.metric),
             value=float(per_example_N.double().mean()),
@@ -187,13 +191,22 @@ class QualityEvaluator:
 
         if self._dense is None:
             return torch.zeros(self.examples, dtype=torch.float64)
-        return self._compare(kl_by_target, one_pass.logits_by_row()[1], one_pass.is_done_N)
+        return self._compare(self._comparison.divergence, one_pass.logits_by_row()[1], one_pass.is_done_N)
 
     def quality_by_example(self, one_pass: Pass) -> torch.Tensor:
         """Quality of each example in the split's order, shape (N,); NaN where it was not computed."""
-        if self.measure is QualityMeasure.METRIC:
-            return one_pass.per_example_N
-        return self._compare(overlap_by_target, one_pass.logits_by_row()[1], one_pass.is_done_N)
+        import torch
+
+        if self.measure is QualityMeasure.FIDELITY:
+            return self._compare(self._comparison.agreement, one_pass.logits_by_row()[1], one_pass.is_done_N)
+        rows = one_pass.is_done_N.nonzero().flatten()
+        found_N = torch.full((self.examples,), float("nan"), dtype=torch.float64)
+        found_N[rows] = self._metric_of(one_pass.per_example_N[rows], rows.tolist()).double()
+        return found_N
+
+    def _metric_of(self, scores_K: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+        """The task's metric of some examples by their scores; both in the order of the rows."""
+        return score_together(self.task, scores_K, [self._labels[row] for row in rows])
 
     def _compare(
         self,
@@ -272,4 +285,4 @@ class QualityEvaluator:
             is_taken_N = first_in_rung_order(self.examples, scored)
             row_M = self._kept_row_of_target(reference_MC.shape[-1])
             reference_MC = reference_MC[is_taken_N[row_M].to(reference_MC.device)]
-        return kl_divergence(reference_MC, logits_MC)
+        return float(self._comparison.divergence(reference_MC, logits_MC).mean())

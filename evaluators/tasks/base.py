@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
+from evaluators.comparison import DISTRIBUTIONS, Comparison
 from search_spaces.architectures import ARCHITECTURES
 from search_spaces.registry import Registry
 
@@ -26,22 +28,25 @@ class Example:
     """One encoded row.
 
     Attributes:
-        inputs: Model inputs by name, without a batch axis.
-        label: Class index; or the tokens that a language model should give, as int64 of shape (S,), `IGNORED` where
-            nothing is asked.
+        inputs: Model inputs by name, without a batch axis; of a pair of texts with an axis of length 2 in its place.
+        label: Class index; or the score of a pair; or the tokens that a language model should give, as int64 of shape
+            (S,), `IGNORED` where nothing is asked.
         length: Tokens; 1 where all examples have the same shape.
     """
 
     inputs: Mapping[str, torch.Tensor]
-    label: int | torch.Tensor
+    label: float | torch.Tensor
     length: int
 
 
 class Task(Protocol):
     """Turns rows into batches and outputs into scores, for one model and its processor.
 
+    A task may say more, see `reads_pairs`, `comparison_of` and `score_together`.
+
     Attributes:
-        auto_model: Name of the transformers class that loads a model of this task.
+        auto_model: Name of the transformers class that loads a model of this task; or `module:Class` of another one
+            with the same methods and mapping.
         auto_processor: Name of the transformers class that loads its tokenizer or image processor.
         metric: Name of the metric; larger is better.
         dynamic_axes: Input name to axes that vary, by number, for export.
@@ -73,7 +78,7 @@ class Task(Protocol):
         ...
 
     def collate(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        """Stack examples to a batch, padded to the longest of them."""
+        """Stack examples to a batch, padded to the longest of them; a pair takes two rows, one after the other."""
         ...
 
     def random_inputs(self, batch: int, sequence_length: int, *, seed: int) -> dict[str, torch.Tensor]:
@@ -94,6 +99,39 @@ class Task(Protocol):
 
 
 TASKS: Registry[type[Task]] = Registry("task", entry_point_group="paretrim.tasks")
+
+
+def auto_model_of(task: Task | type[Task]) -> Any:
+    """The class that loads the task's models: of transformers, or of the module that `auto_model` names before it."""
+    module, _, name = task.auto_model.rpartition(":")
+    return getattr(import_module(module or "transformers"), name)
+
+
+def reads_pairs(task: Task | type[Task]) -> bool:
+    """Whether an input is a pair, of which the model sees one part at a time; a task says so by `pairs = True`."""
+    return bool(getattr(task, "pairs", False))
+
+
+def comparison_of(task: Task) -> Comparison:
+    """How outputs are compared with the dense model's: a task's `comparison`, else as distributions over classes."""
+    found: Comparison = getattr(task, "comparison", DISTRIBUTIONS)
+    return found
+
+
+def score_together(task: Task, scores_N: torch.Tensor, labels: Sequence[Any]) -> torch.Tensor:
+    """What each example has of a metric that is no mean over examples, such as a correlation.
+
+    Args:
+        task: Makes it in a method of this name, which takes scores and labels. Without the method scores stay.
+        scores_N: What `Task.score` made of each example.
+        labels: The examples' labels.
+
+    Returns:
+        Values of shape (N,) whose mean is the metric.
+    """
+    together = getattr(task, "score_together", None)
+    found: torch.Tensor = scores_N if together is None else together(scores_N, labels)
+    return found
 
 
 def longest_input(config: Any, max_length: int) -> int:
