@@ -224,11 +224,13 @@ class JobSpec(BaseModel):
         return content
 
     def _content(self, exclude: set[str]) -> dict[str, Any]:
-        """JSON values; a job that bounds neither energy nor memory is the one that it was before they could be."""
+        """JSON values; a job without what earlier releases did not know is the one that it was then."""
         content = self.model_dump(mode="json", exclude=exclude)
         for name in ("max_energy_mj", "max_peak_memory_bytes"):
             if content["constraints"][name] is None:
                 del content["constraints"][name]
+        if content["data"]["columns"]["pair"] is None:
+            del content["data"]["columns"]["pair"]
         return content
 
     def public_dict(self) -> dict[str, Any]:

@@ -339,6 +339,24 @@ def tiny_image(tmp_path_factory: pytest.TempPathFactory) -> TinyJob:
     return _tiny_job(folder, ModelConfig(id=str(folder / "model"), task="image-classification"), data, None)
 
 
+@pytest.fixture(scope="session")
+def tiny_pairs(tmp_path_factory: pytest.TempPathFactory, tiny_text: TinyJob) -> TinyJob:
+    """BERT without a head, of the size of `tiny_text`'s, with mean pooling and normalisation; pairs of sentences."""
+    from tiny_sentences import write_encoder, write_pairs
+
+    from workers.data import Columns, DataConfig
+    from workers.model import ModelConfig
+
+    folder = tmp_path_factory.mktemp("tiny-encoder")
+    write_encoder(folder / "model", Path(tiny_text.model.id))
+    source = folder / "pairs.tsv"
+    write_pairs(source, folder / "model", count=TINY_ROWS)
+    columns = Columns(input="first", pair="second", label="score")
+    data = DataConfig(source=str(source), columns=columns, calibration=48, search=64, holdout=64, max_length=32)
+    model = ModelConfig(id=str(folder / "model"), task="sentence-similarity")
+    return _tiny_job(folder, model, data, TINY_TOKENS)
+
+
 def _word_tokenizer() -> Any:
     import tokenizers
     import transformers

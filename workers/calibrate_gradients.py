@@ -27,7 +27,7 @@ def collect_fisher(
     To second order the divergence between the answers before and after a small change of logits dz is half
     dz^T (diag(p) - p p^T) dz. One random vector e of signs for each answer gives a gradient v of
     sum_c sqrt(p_c) e_c (z_c - sum_k p_k z_k) whose outer products v v^T average to that matrix, seen from the unit's
-    output. No labels are needed.
+    output. No labels are needed. Embeddings have a probe of their own, see `probe_of`.
 
     Args:
         model: The dense model.
@@ -45,7 +45,7 @@ def collect_fisher(
     Reference: Martens and Grosse, K-FAC, 1503.05671, the factor of the outputs; Wang et al., EigenDamage, 1905.05934,
     for pruning by it. The estimate by signs is Hutchinson's.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator, probe = torch.Generator().manual_seed(seed), probe_of(model)
     sums: dict[str, Tensor] = {}
 
     def add(unit: Unit, _output: Tensor, gradient: Tensor) -> None:
@@ -53,7 +53,7 @@ def collect_fisher(
         product_OO = (gradient_TO.T @ gradient_TO).double()
         sums[unit.name] = sums[unit.name] + product_OO if unit.name in sums else product_OO
 
-    _backward(model, units, calls, lambda logits, _: sign_probe(logits, generator), add, at_output=True)
+    _backward(model, units, calls, lambda logits, _: probe(logits, generator), add, at_output=True)
     return {unit.name: _scaled(sums[unit.name], unit) for unit in units}
 
 
@@ -76,10 +76,15 @@ def collect_taylor(
         By unit name the saliency of each group, (G,), float64.
 
     Raises:
-        CalibrationError: A gradient is not finite.
+        CalibrationError: A gradient is not finite, or the model gives embeddings, which lose nothing to first order.
 
     Reference: Molchanov et al., 1611.06440, equations 6 to 8, and 1906.10771, equation 8.
     """
+    if gives_embeddings(model):
+        raise CalibrationError(
+            "the Taylor saliency takes the gradient of a loss, and that of embeddings' distance from themselves is 0; "
+            f"got {type(model).__name__}; take another saliency"
+        )
     sums: dict[str, Tensor] = {}
 
     def add(unit: Unit, input: Tensor, gradient: Tensor) -> None:
@@ -138,6 +143,27 @@ def _see_output(
 
 def _see_input(seen: dict[str, Tensor], name: str, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     seen[name] = inputs[0] if inputs[0].requires_grad else inputs[0].requires_grad_()
+
+
+def gives_embeddings(model: nn.Module) -> bool:
+    """Whether a model's outputs are embeddings, and no logits."""
+    return bool(getattr(model, "gives_embeddings", False))
+
+
+def probe_of(model: nn.Module) -> Callable[[Tensor, torch.Generator], Tensor]:
+    """The probe whose gradients tell how far a change moves the model's outputs: by divergence, or by cosine."""
+    return direction_probe if gives_embeddings(model) else sign_probe
+
+
+def direction_probe(embeddings: Tensor, generator: torch.Generator) -> Tensor:
+    """A scalar whose gradients' outer products average to the second derivative of the cosine distance.
+
+    To second order the distance of an embedding from itself after a small change is half the squared change of its
+    direction, whatever its length.
+    """
+    directions = nn.functional.normalize(embeddings.float(), dim=-1)
+    signs = torch.randint(2, directions.shape, generator=generator).to(directions) * 2 - 1
+    return (signs * directions).sum()
 
 
 def sign_probe(logits: Tensor, generator: torch.Generator) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from evaluators.quality import StackedCalls
 from search_spaces.units import Unit
 from workers.calibrate import CalibrationError
-from workers.calibrate_gradients import sign_probe
+from workers.calibrate_gradients import probe_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,8 @@ def fisher_traces(
     The Fisher information of the model's own answers is the Gauss-Newton part of the Hessian of the divergence from
     the dense model, and at the dense model all of it: half the trace, weighted by the squared change of the weights,
     is the divergence that a small change causes. The squared gradient of a sum of logits under random signs (see
-    `sign_probe`) has it as its mean. Signs of different answers are independent, so a call needs but one gradient.
+    `sign_probe`) has it as its mean. Signs of different answers are independent, so a call needs but one gradient. Of
+    embeddings it is the second derivative of the cosine distance.
 
     Args:
         model: The dense model.
@@ -52,7 +53,7 @@ def fisher_traces(
     Reference: Hutchinson, "A stochastic estimator of the trace of the influence matrix", 1990; Dong et al., HAWQ-V2,
     1911.03852, for sensitivity by traces; Martens, 1412.1193, section 5, for Fisher and Gauss-Newton.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator, probe = torch.Generator().manual_seed(seed), probe_of(model)
     names = list(dict.fromkeys(layer for unit in units for layer in unit.layers))
     weights = [_weight_of(model, name) for name in names]
     squares = dict.fromkeys(names, 0.0)
@@ -60,7 +61,7 @@ def fisher_traces(
     with torch.inference_mode(False), torch.enable_grad():
         for call in calls:
             logits = model(**{key: tensor.to(device) for key, tensor in call.inputs.items()}).logits
-            gradients = torch.autograd.grad(sign_probe(logits, generator), weights, materialize_grads=True)
+            gradients = torch.autograd.grad(probe(logits, generator), weights, materialize_grads=True)
             for name, gradient in zip(names, gradients, strict=True):
                 squares[name] += float(gradient.double().square().sum())
     examples = sum(len(call.rows) for call in calls)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from evaluators.tasks.base import Example, Task, TaskError
+from evaluators.tasks.base import Example, Task, TaskError, reads_pairs
 from workers.quiet import no_progress_bars
 
 _BUILDERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -37,9 +37,25 @@ class Columns(BaseModel):
 
     input: str = "text"
     """Text, or image (path, bytes or nested list of pixels)."""
+    pair: str | None = None
+    """The second text of a task that compares two; other tasks have none."""
     label: str = "label"
-    """Integer class, or the class's name as the model knows it; or the text that is asked for. A causal language model
-    needs none."""
+    """Integer class, or the class's name as the model knows it; or the text that is asked for; or how alike two texts
+    are, a number. A causal language model needs none."""
+
+    def needed(self, task: Task | type[Task]) -> list[str]:
+        """Names of the columns that a task reads, the label last.
+
+        Raises:
+            DataError: The task compares two texts and there is no second one, or the other way round.
+        """
+        if reads_pairs(task) != (self.pair is not None):
+            wanted = "compares two texts, the second of which stands in" if self.pair is None else "has no use for"
+            raise DataError(
+                f"the task {wanted} data.columns.pair; got {self.pair!r}; "
+                f"{'name the column' if self.pair is None else 'leave it out'}"
+            )
+        return [self.input, *([self.pair] if self.pair else []), *([self.label] if task.labelled else [])]
 
 
 class DataConfig(BaseModel):
@@ -209,13 +225,13 @@ def _read_rows(config: DataConfig, source: str, task: Task) -> Iterable[_Row]:
         return
     dataset = _open(config, source)
     columns = list(dataset.column_names)
-    label_column = config.columns.label if task.labelled else None
-    for column in (config.columns.input, label_column):
-        if column is not None and column not in columns:
+    for column in config.columns.needed(task):
+        if column not in columns:
             raise DataError(f"{source!r} has no column {column!r}; it has {columns}; set data.columns")
     for row in dataset:
-        value = row[config.columns.input]
-        label = None if label_column is None else row[label_column]
+        value, pair = row[config.columns.input], config.columns.pair
+        value = value if pair is None else [value, row[pair]]
+        label = row[config.columns.label] if task.labelled else None
         yield _Row(input=value, label=label, digest=_digest(value))
 
 

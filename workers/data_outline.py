@@ -23,11 +23,12 @@ def check_data_outline(config: DataConfig, *, task: str) -> None:
 
     Args:
         config: What is read, and how many rows of it.
-        task: Name of a task, which tells whether rows have labels.
+        task: Name of a task, which tells whether rows have labels or pairs.
 
     Raises:
-        DataError: A file is missing, empty, lacks a column, or has too few lines.
+        DataError: A file is missing, empty, lacks a column, or has too few lines; or the task needs another column.
     """
+    config.columns.needed(TASKS.get(task))
     wanted = {"search": config.search, "holdout": config.holdout}
     if config.calibration_source is None:
         wanted["calibration"] = config.calibration
@@ -67,8 +68,7 @@ def _check_columns(config: DataConfig, path: Path, task: str, delimiter: str) ->
                 columns = next(csv.reader(file), [])
     except (UnicodeDecodeError, csv.Error):
         return
-    needed = [config.columns.input, *([config.columns.label] if TASKS.get(task).labelled else [])]
-    for column in needed:
+    for column in config.columns.needed(TASKS.get(task)):
         if column not in columns:
             raise DataError(f"{str(path)!r} has no column {column!r}; it has {columns}; set data.columns")
 

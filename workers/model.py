@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from evaluators.tasks.base import TASKS, Task
+from evaluators.tasks.base import TASKS, Task, auto_model_of
 from search_spaces.units import ModelStructure
 from workers.quiet import no_progress_bars
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 _TOKENIZERS = ("tokenizer", "vocab", "spiece", "sentencepiece")
+_TRAINING_SCRIPT = "train_script.py"
+"""Lies beside many models from sentence-transformers to show how they were made; nothing loads it."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -70,14 +72,13 @@ def load_model(config: ModelConfig) -> LoadedModel:
         ModelError: Not found, only a pickle, needs remote code, or weights that do not fit the configuration.
         UnsupportedModelError: No architecture module describes it.
     """
-    import transformers
     from safetensors import SafetensorError
 
     from search_spaces.architectures import structure_of
 
     task_class = _task_class(config)
     refuse_unsafe(config)
-    auto_model = getattr(transformers, task_class.auto_model)
+    auto_model = auto_model_of(task_class)
     arguments: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
     try:
         with no_progress_bars():
@@ -150,7 +151,7 @@ def load_structure(config: ModelConfig) -> ModelStructure:
 
     task_class = _task_class(config)
     refuse_unsafe(config)
-    ending = task_class.auto_model.removeprefix("AutoModel") or "Model"
+    ending = task_class.auto_model.rpartition(":")[2].removeprefix("AutoModel") or "Model"
     if Path(config.id).is_dir() and (outlined := outlined_structure(Path(config.id), ending=ending)) is not None:
         return outlined
     import torch
@@ -164,7 +165,7 @@ def load_structure(config: ModelConfig) -> ModelStructure:
             model_config, task_class, lambda: load_processor(config.id, task_class, revision=config.revision)
         )
         with torch.device("meta"):
-            model = getattr(transformers, task_class.auto_model).from_config(model_config)
+            model = auto_model_of(task_class).from_config(model_config)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"model {config.id!r} can't be described for the task {config.task!r}: {error}") from error
     return structure_of(model)
@@ -196,7 +197,7 @@ def refuse_unsafe(config: ModelConfig) -> None:
         ModelError: It is such a model, or is not found.
     """
     files, model_config = _list_files(config)
-    if _mentions_auto_map(model_config) or any(name.endswith(".py") for name in files):
+    if _mentions_auto_map(model_config) or any(name.endswith(".py") for name in files if name != _TRAINING_SCRIPT):
         raise ModelError(
             f"model {config.id!r} needs code of its own (auto_map or *.py beside the weights), which other programs "
             "run under trust_remote_code=True and Paretrim never runs; save it as a model of an architecture that "

@@ -11,8 +11,8 @@ from search_spaces.architectures.blocks import (
     embedding_part,
     embedding_unit,
     feed_forward_unit,
+    head_parts,
     layer_names,
-    linear_part,
     norm_part,
 )
 from search_spaces.units import Branch, FixedPart, Unit
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class Bert(Architecture):
-    """Units of a BERT-like encoder with a classification head.
+    """Units of a BERT-like encoder, with a classification head or without.
 
     Args:
         root: Attribute of the model that holds embeddings and encoder.
-        head: Linear layers after the encoder, which run once an example.
+        head: Linear layers of a classifier after the encoder, which run once an example.
         numbers_after_padding: Whether positions count from the number after the padding token's on (RoBERTa).
     """
 
@@ -46,7 +46,7 @@ class Bert(Architecture):
         return (
             embedding_part(model, f"{self._root}.embeddings.position_embeddings"),
             norm_part(config.hidden_size, 1 + 2 * config.num_hidden_layers),
-            *(linear_part(model, name) for name in self._head),
+            *head_parts(model, self._head),
         )
 
     def stacks(self, model: nn.Module) -> tuple[tuple[str, ...], ...]:

@@ -141,6 +141,17 @@ def linear_part(model: nn.Module, name: str, *, per_token: bool = False) -> Fixe
     return FixedPart(kind=PartKind.LINEAR, width=(linear.in_features, linear.out_features), per_token=per_token)
 
 
+def head_parts(model: nn.Module, names: Sequence[str]) -> tuple[FixedPart, ...]:
+    """Linear layers behind the encoder, which run once an example; none where the model has no classifier (embeddings).
+
+    Raises:
+        AttributeError: It has one, and not all of the layers.
+    """
+    if not hasattr(model, "classifier"):
+        return ()
+    return tuple(linear_part(model, name) for name in names)
+
+
 def norm_part(features: int, count: int) -> FixedPart:
     """Normalisations over the features, with or without mean and bias (LayerNorm and RMSNorm)."""
     return FixedPart(kind=PartKind.LAYER_NORM, width=(features,), count=count)

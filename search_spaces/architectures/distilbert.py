@@ -11,8 +11,8 @@ from search_spaces.architectures.blocks import (
     embedding_part,
     embedding_unit,
     feed_forward_unit,
+    head_parts,
     layer_names,
-    linear_part,
     norm_part,
 )
 from search_spaces.units import Branch, FixedPart, Unit
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class DistilBert(Architecture):
-    """Units of DistilBERT with a classification head."""
+    """Units of DistilBERT with a classification head or without."""
 
     normalizes_first = False
     reads_shapes_only = True
@@ -37,7 +37,7 @@ class DistilBert(Architecture):
         return (
             embedding_part(model, "distilbert.embeddings.position_embeddings"),
             norm_part(config.dim, 1 + 2 * config.n_layers),
-            *(linear_part(model, name) for name in ("pre_classifier", "classifier")),
+            *head_parts(model, ("pre_classifier", "classifier")),
         )
 
     def stacks(self, model: nn.Module) -> tuple[tuple[str, ...], ...]:

@@ -45,6 +45,18 @@ def test_what_certainly_fails_is_named(tmp_path: Path, name: str, content: str |
         look(tmp_path / name, content)
 
 
+def test_pairs_are_for_tasks_that_compare_two_texts(tmp_path: Path) -> None:
+    rows = "text\tother\tlabel\na\tb\t0\nb\tc\t1\nc\ta\t0\n"
+    task = "sentence-similarity"
+    look(tmp_path / "a.tsv", rows, task=task, columns=Columns(pair="other"))
+    with pytest.raises(DataError, match=r"compares two texts.*data.columns.pair; got None; name the column"):
+        look(tmp_path / "a.jsonl", "{}\n{}\n{}", task=task)
+    with pytest.raises(DataError, match=r"no use for data.columns.pair; got 'other'; leave it out"):
+        look(tmp_path / "a.tsv", rows, columns=Columns(pair="other"))
+    with pytest.raises(DataError, match="no column 'second'"):
+        look(tmp_path / "a.tsv", rows, task=task, columns=Columns(pair="second"))
+
+
 def test_the_source_of_calibration_examples_is_looked_at_too(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"other\.tsv"):
         look(tmp_path / "a.tsv", ROWS, calibration_source=str(tmp_path / "other.tsv"))

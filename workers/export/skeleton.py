@@ -73,13 +73,12 @@ def build_skeleton(config: Any, model_class: str, *, most_layers: int | None = N
 
 def _class_of(config: Any, name: str) -> Any:
     """The class, if it is one of those that registered tasks load for the configuration: never just any."""
-    import transformers
-
     from evaluators.tasks import TASKS
+    from evaluators.tasks.base import auto_model_of
 
     known: dict[str, Any] = {}
     for task in TASKS:
-        mapping = getattr(transformers, TASKS.get(task).auto_model)._model_mapping
+        mapping = auto_model_of(TASKS.get(task))._model_mapping
         if type(config) in mapping:
             entry = mapping[type(config)]
             known |= {found.__name__: found for found in (entry if isinstance(entry, tuple | list) else (entry,))}
