@@ -15,9 +15,10 @@ class QualityMeasure(StrEnum):
     """What the quality of a policy is. Whichever it is, larger is better."""
 
     METRIC = "metric"
-    """The task's metric against the labels: accuracy, or bits for each token of a text, negated."""
+    """The task's metric against the labels: accuracy, a correlation, or bits for each token of a text, negated."""
     FIDELITY = "fidelity"
-    """How far the outputs are those of the dense model, 0 to 1: see `evaluators.divergence.overlap_by_target`."""
+    """How far the outputs are those of the dense model, 0 to 1: see `evaluators.divergence.overlap_by_target`, and for
+    embeddings `evaluators.comparison.cosine_agreement`."""
 
     def name_with(self, metric: str) -> str:
         """Name of the quality of a task that has this metric."""
@@ -34,7 +35,8 @@ class Quality:
         per_example: The measure of each example, for intervals and paired comparison: in the order of the split; on a
             rung of it in the order in which rungs take examples (see `evaluators.rungs.rung_order`); empty where
             scoring stopped early.
-        kl_to_dense: Mean Kullback-Leibler divergence of the dense model's outputs from this policy's, in nats.
+        kl_to_dense: Mean Kullback-Leibler divergence of the dense model's outputs from this policy's, in nats; of
+            embeddings the mean cosine distance.
         seconds: Wall time of the evaluation.
         rung: Rung of the split that was scored, from 0; None for the whole split, and where scoring stopped early.
         share: Share of the split's examples that were scored, above 0 to 1.

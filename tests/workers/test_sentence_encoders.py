@@ -1,4 +1,4 @@
-"""Sentence encoders on a worker: gradients of embeddings, quality by rungs, races, and policies that lose something."""
+"""Sentence encoders on a worker: scores, races, gradients of embeddings, and training."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,9 @@ from workers.calibrate_gradients import collect_fisher, collect_taylor
 from workers.data import load_splits
 from workers.model import load_model
 from workers.protocol import Split, TrialRequest
+from workers.recover import recover
+from workers.recovery.config import RecoveryConfig
+from workers.recovery.layers import RecoveryError
 from workers.trial import TrialWorker, run_model
 
 if TYPE_CHECKING:
@@ -108,3 +111,23 @@ def test_the_taylor_saliency_has_no_loss_to_look_at(tiny_pairs: "TinyJob") -> No
     units = [unit for unit in loaded.structure.units if unit.producers]
     with pytest.raises(CalibrationError, match=r"Taylor.*got BertForSentenceEmbedding; take another"):
         collect_taylor(loaded.model, units, stack_calls(loaded.task, examples, batch=1), None)
+
+
+@pytest.mark.parametrize("hidden", [0.0, 0.5])
+def test_training_turns_embeddings_back_to_the_dense_ones(tiny_pairs: "TinyJob", tmp_path: Path, hidden: float) -> None:
+    worker = TrialWorker(tiny_pairs.spec(tmp_path, quality=QualityMeasure.FIDELITY))
+    policy = uniform(worker, next(name for name in worker.space.uniform_policies() if name.startswith("keep 0.25")))
+    before = worker.quality_of(worker.separate_model(policy), Split.SEARCH)
+    config = RecoveryConfig(
+        source=tiny_pairs.data.source, epochs=8, batch=12, learning_rate=3e-3, evaluations=1, hidden=hidden
+    )
+    found = recover(worker, policy, config)
+    after = worker.quality_of(found.model, Split.SEARCH)
+    assert after.kl_to_dense < 0.95 * before.kl_to_dense
+    assert set(found.report.after) == {"search", "holdout"}
+
+
+def test_training_on_scores_alone_is_refused(tiny_pairs: "TinyJob", tmp_path: Path) -> None:
+    worker = TrialWorker(tiny_pairs.spec(tmp_path))
+    with pytest.raises(RecoveryError, match=r"got recovery.beta=0, which leaves nothing to learn"):
+        recover(worker, worker.space.dense_policy(), RecoveryConfig(beta=0))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evaluators.passes import by_example
 from evaluators.tasks import Example, Task
 
 _KEPT_BYTES = 2**28
@@ -93,7 +94,10 @@ class Teacher:
 
     @torch.no_grad()
     def answer(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Logits of a batch, of shape (B, C) or (B, S, C), and hidden states where they are asked for."""
+        """Logits of a batch, of shape (B, C) or (B, S, C), and hidden states where they are asked for.
+
+        Embeddings of a pair of texts stand in two rows, or beside each other where all answers are known.
+        """
         if self._known is not None:
             known = torch.stack([self._known[row] for row in batch.rows])
             return known.to(batch.targets.device), ()
@@ -105,7 +109,7 @@ class Teacher:
         """Answers by row, always computed in the same batches; None where there are many, or one for each token."""
         found: dict[int, Tensor] = {}
         for rows in data.by_length():
-            logits_BC: Tensor = self._model(**data.batch(rows).to(device).inputs).logits
+            logits_BC = by_example(self._model(**data.batch(rows).to(device).inputs).logits, len(rows))
             if logits_BC.ndim != 2 or logits_BC[0].nbytes * len(data) > _KEPT_BYTES:
                 return None
             found |= dict(zip(rows, logits_BC.cpu(), strict=True))

@@ -56,11 +56,11 @@ class RecoveryConfig(BaseModel):
     learning_rate: float = Field(default=1e-4, gt=0, le=1)
     """Largest learning rate, above 0 to 1; it rises at first and then falls to 0."""
     alpha: float = Field(default=0.5, ge=0, le=1000)
-    """Weight of the labels at the end of training, 0 to 1,000."""
+    """Weight of the labels at the end of training, 0 to 1,000; sentence encoders are trained without labels."""
     labels_from: float = Field(default=0.25, ge=0, lt=1)
     """Share of the training after which labels count, 0 to below 1; from there their weight rises to alpha."""
     beta: float = Field(default=1.0, ge=0, le=1000)
-    """Weight of the dense model's answers, 0 to 1,000; 0 trains on labels alone."""
+    """Weight of the dense model's answers, 0 to 1,000; 0 trains on labels alone. Embeddings are compared by cosine."""
     gamma: float = Field(default=0.01, ge=0, le=1000)
     """Weight of the distance of weights from their codes, 0 to 1,000."""
     hidden: float = Field(default=0.0, ge=0, le=1000)

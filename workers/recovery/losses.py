@@ -1,4 +1,4 @@
-"""Losses of recovery training. Shape letters: B batch, S sequence, C classes, T targets, D hidden width."""
+"""Losses of recovery training. Shape letters: B batch, S sequence, C classes, T targets, D features."""
 
 from __future__ import annotations
 
@@ -46,6 +46,16 @@ def distillation_loss(logits_TC: Tensor, teacher_TC: Tensor, *, temperature: flo
     student_TC = functional.log_softmax(logits_TC.float() / temperature, -1)
     wanted_TC = functional.log_softmax(teacher_TC.float() / temperature, -1)
     return temperature**2 * functional.kl_div(student_TC, wanted_TC, reduction="batchmean", log_target=True)
+
+
+def embedding_loss(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
+    """Mean cosine distance of embeddings from the teacher's.
+
+    Args:
+        student_BD: The student's embeddings.
+        teacher_BD: The teacher's.
+    """
+    return (1 - functional.cosine_similarity(student_BD.float(), teacher_BD.float(), dim=-1)).mean()
 
 
 def hidden_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], mask_BS: Tensor | None) -> Tensor:

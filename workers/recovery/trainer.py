@@ -12,10 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from evaluators.scores import Quality
+from workers.calibrate_gradients import gives_embeddings
 from workers.recovery.batches import Batch, Teacher, TrainingData
 from workers.recovery.config import QuantizationMode, RecoveryConfig
 from workers.recovery.layers import RecoveryError, TrainedCodes, quantized_layers, scope_of, shipped
-from workers.recovery.losses import distillation_loss, hidden_loss, quantization_loss, scored, task_loss
+from workers.recovery.losses import (
+    distillation_loss,
+    embedding_loss,
+    hidden_loss,
+    quantization_loss,
+    scored,
+    task_loss,
+)
 from workers.recovery.schedule import learning_rate, loss_weights, weight_bits
 from workers.recovery.state import (
     Counters,
@@ -94,6 +102,12 @@ class Trainer:
         self.config, self.setting, self._checkpoint = config, setting, checkpoint
         self.counters = Counters()
         self._scope = scope_of(self.model)
+        self._embeds = gives_embeddings(self.model)
+        if self._embeds and not config.beta:
+            raise RecoveryError(
+                "sentence encoders are trained on what the dense model answers, whatever their pairs' scores; got "
+                "recovery.beta=0, which leaves nothing to learn; set it above 0"
+            )
         self._steps_in_epoch = setting.data.steps
         self.steps = config.epochs * self._steps_in_epoch
         self._least_bits = min((layer.target.weight_bits for layer in quantized_layers(self.model)), default=32)
@@ -195,12 +209,12 @@ class Trainer:
         self._scope.examples = calls if len(batch.rows) % calls == 0 else None
         with torch.autocast(self.setting.device.type, dtype=torch.float16, enabled=self._scaler.is_enabled()):
             outputs: Any = self.model(**batch.inputs, output_hidden_states=config.hidden > 0)
-        logits_TC, targets_T = scored(outputs.logits, batch.targets)
-        loss = weights.task * task_loss(logits_TC, targets_T) if weights.task else logits_TC.new_zeros(())
+        loss: Tensor = outputs.logits.new_zeros(())
+        if weights.task and not self._embeds:
+            loss = loss + weights.task * task_loss(*scored(outputs.logits, batch.targets))
         if weights.distillation:
             answer, states = self.setting.teacher.answer(batch)
-            answer_TC, _ = scored(answer, batch.targets)
-            taught = distillation_loss(logits_TC, answer_TC, temperature=weights.temperature)
+            taught = self._taught(outputs.logits, answer, batch, temperature=weights.temperature)
             if config.hidden:
                 mask = batch.inputs.get("attention_mask")
                 taught = taught + config.hidden * hidden_loss(outputs.hidden_states, states, mask)
@@ -210,6 +224,13 @@ class Trainer:
             pairs = [(layer.weight, layer.rounded_weight()) for layer in layers if layer.bits is not None]
             loss = loss + weights.quantization * quantization_loss(pairs) if pairs else loss
         return loss if self.setting.hook is None else loss + self.setting.hook.penalty()
+
+    def _taught(self, logits: Tensor, answer: Tensor, batch: Batch, *, temperature: float) -> Tensor:
+        """How far outputs are from the dense model's: by cosine where they are embeddings, of which one is a row."""
+        if self._embeds:
+            return embedding_loss(logits, answer.reshape(logits.shape))
+        logits_TC, answer_TC = (scored(found, batch.targets)[0] for found in (logits, answer))
+        return distillation_loss(logits_TC, answer_TC, temperature=temperature)
 
     def _next_batch(self) -> Batch:
         epoch, place = divmod(self.counters.step, self._steps_in_epoch)
