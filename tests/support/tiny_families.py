@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 import transformers
 from torch import nn
 
+from evaluators.tasks import sentence_encoder
+
 LAYERS = 2
 _ENCODER = {"vocab_size": 50, "num_labels": 3, "pad_token_id": 1}
 _BLOCK = {"hidden_size": 32, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "intermediate_size": 48}
@@ -15,7 +17,7 @@ _T5 |= {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 
 _IMAGE = {**_BLOCK, "num_labels": 3, "image_size": 24, "patch_size": 8}
 _RESNET = {"embedding_size": 16, "depths": [2, 2], "image_size": 24, "num_labels": 3}
 
-_T = transformers
+_T, _E = transformers, sentence_encoder
 FAMILIES: Mapping[str, Callable[[], nn.Module]] = {
     "bert": lambda: _T.BertForSequenceClassification(_T.BertConfig(**_ENCODER, **_BLOCK)),
     "roberta": lambda: _T.RobertaForSequenceClassification(_T.RobertaConfig(**_ENCODER, **_BLOCK)),
@@ -23,6 +25,13 @@ FAMILIES: Mapping[str, Callable[[], nn.Module]] = {
     "camembert": lambda: _T.CamembertForSequenceClassification(_T.CamembertConfig(**_ENCODER, **_BLOCK)),
     "distilbert": lambda: _T.DistilBertForSequenceClassification(
         _T.DistilBertConfig(**_ENCODER, dim=32, n_layers=LAYERS, n_heads=4, hidden_dim=48)
+    ),
+    "bert, embedding": lambda: _E.BertForSentenceEmbedding(
+        _T.BertConfig(**_ENCODER, **_BLOCK, sentence_normalize=True)
+    ),
+    "roberta, embedding": lambda: _E.RobertaForSentenceEmbedding(_T.RobertaConfig(**_ENCODER, **_BLOCK)),
+    "distilbert, embedding": lambda: _E.DistilBertForSentenceEmbedding(
+        _T.DistilBertConfig(**_ENCODER, dim=32, n_layers=LAYERS, n_heads=4, hidden_dim=48, sentence_pooling="cls")
     ),
     "vit": lambda: _T.ViTForImageClassification(_T.ViTConfig(**_IMAGE)),
     "deit": lambda: _T.DeiTForImageClassification(_T.DeiTConfig(**_IMAGE)),

@@ -33,6 +33,7 @@ _TASKS = {
     "ImageClassification": "image-classification",
     "ConditionalGeneration": "seq2seq-lm",
     "CausalLM": "causal-lm",
+    "SentenceEmbedding": "sentence-similarity",
 }
 
 
