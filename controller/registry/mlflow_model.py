@@ -27,7 +27,8 @@ ARTIFACT = "artifact"
 ARTIFACT_PATH = f"artifacts/{ARTIFACT}"
 """Where the artifact's folder lies within the model."""
 _CODE = Path(__file__).with_name("served_model.py")
-_TEXT = ("text-classification", "causal-lm", "seq2seq-lm")
+_SENTENCE = "sentence-similarity"
+_TEXT = ("text-classification", "causal-lm", "seq2seq-lm", _SENTENCE)
 _LANGUAGE = ("causal-lm", "seq2seq-lm")
 _IMAGE = "image-classification"
 _ALWAYS = ("mlflow", "numpy", "onnx", "onnxruntime", "pandas")
@@ -161,7 +162,7 @@ def _settings(artifact: VerifiedArtifact, job: JobSpec, config: Any) -> dict[str
         "batch": artifact.report.batch,
         "threads": artifact.report.threads,
     }
-    if task not in _LANGUAGE:
+    if task not in (*_LANGUAGE, _SENTENCE):
         settings["labels"] = [str(config.id2label[index]) for index in range(config.num_labels)]
     if task == _IMAGE:
         return {**settings, "channels": int(config.num_channels)}
@@ -200,6 +201,11 @@ def _signature(job: JobSpec, config: Any) -> ModelSignature:
             inputs=Schema([ColSpec(DataType.string, column)]),
             outputs=Schema([ColSpec(DataType.string, "continuation")]),
             params=ParamSchema([ParamSpec("max_new_tokens", DataType.long, MOST_NEW_TOKENS)]),
+        )
+    if task == _SENTENCE:
+        return ModelSignature(
+            inputs=Schema([ColSpec(DataType.string, column)]),
+            outputs=Schema([ColSpec(Array(DataType.double), "embedding")]),
         )
     answer = Schema([ColSpec(DataType.string, "label"), ColSpec(DataType.double, "score")])
     if task == _IMAGE:

@@ -1,9 +1,9 @@
 """What answers requests: this file travels with a registered model, which needs nothing else of Paretrim.
 
 MLflow runs the file (a model from code), so that loading unpickles nothing. Every task takes a column and returns
-columns: classifiers a label and its score, language models the text that they go on with.
+columns: classifiers a label and its score, language models the text that they go on with, sentence encoders a list.
 
-Shape letters: B rows in a call, S tokens, C classes.
+Shape letters: B rows in a call, S tokens, C classes or features.
 """
 
 from __future__ import annotations
@@ -41,28 +41,25 @@ class ServedModel(PythonModel):
         return self._answer(list(model_input[self._column]), params or {})
 
 
-class _Classifier(ABC):
+class _Batched(ABC):
     """Calls of as many rows as were verified; rows of like length go together."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.run = _open(folder, settings)
         self.batch = int(settings["batch"])
-        self.labels: list[str] = settings["labels"]
 
     def __call__(self, rows: Sequence[Any], params: Mapping[str, Any]) -> pd.DataFrame:
         encoded = [self.encode(row) for row in rows]
         order = sorted(range(len(rows)), key=lambda row: self.length(encoded[row]))
-        found: dict[int, tuple[str, float]] = {}
+        found: dict[int, Mapping[str, Any]] = {}
         for start in range(0, len(order), self.batch):
             together = order[start : start + self.batch]
-            logits_BC = self.run(self.collate([encoded[row] for row in together])).astype(np.float64)
-            shares_BC = np.exp(logits_BC - logits_BC.max(-1, keepdims=True))
-            shares_BC /= shares_BC.sum(-1, keepdims=True)
-            for row, shares_C in zip(together, shares_BC, strict=True):
-                best = int(shares_C.argmax())
-                found[row] = self.labels[best], float(shares_C[best])
-        answers = [found[row] for row in range(len(rows))]
-        return pd.DataFrame({"label": [label for label, _ in answers], "score": [score for _, score in answers]})
+            outputs_BC = self.run(self.collate([encoded[row] for row in together])).astype(np.float64)
+            found |= dict(zip(together, self.answers(outputs_BC), strict=True))
+        return pd.DataFrame([found[row] for row in range(len(rows))])
+
+    @abstractmethod
+    def answers(self, outputs_BC: npt.NDArray[np.float64]) -> list[Mapping[str, Any]]: ...
 
     @abstractmethod
     def encode(self, row: Any) -> Any: ...
@@ -74,7 +71,22 @@ class _Classifier(ABC):
     def collate(self, encoded: Sequence[Any]) -> Arrays: ...
 
 
-class _TextClassifier(_Classifier):
+class _Classifier(_Batched):
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        super().__init__(folder, settings)
+        self.labels: list[str] = settings["labels"]
+
+    def answers(self, outputs_BC: npt.NDArray[np.float64]) -> list[Mapping[str, Any]]:
+        shares_BC = np.exp(outputs_BC - outputs_BC.max(-1, keepdims=True))
+        shares_BC /= shares_BC.sum(-1, keepdims=True)
+        best_B = shares_BC.argmax(-1)
+        return [
+            {"label": self.labels[best], "score": float(shares_C[best])}
+            for best, shares_C in zip(best_B, shares_BC, strict=True)
+        ]
+
+
+class _Texts(_Batched):
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         super().__init__(folder, settings)
         self.tokenizer = _tokenizer(folder)
@@ -94,6 +106,15 @@ class _TextClassifier(_Classifier):
             _MASK: _padded([row.attention_mask for row in encoded], 0),
             "token_type_ids": _padded([row.type_ids for row in encoded], 0),
         }
+
+
+class _TextClassifier(_Texts, _Classifier):
+    pass
+
+
+class _SentenceEncoder(_Texts):
+    def answers(self, outputs_BC: npt.NDArray[np.float64]) -> list[Mapping[str, Any]]:
+        return [{"embedding": row_C.tolist()} for row_C in outputs_BC]
 
 
 class _ImageClassifier(_Classifier):
@@ -173,6 +194,7 @@ _ANSWERS: Mapping[str, Callable[[Path, Mapping[str, Any]], Answer]] = {
     "image-classification": _ImageClassifier,
     "causal-lm": _LanguageModel,
     "seq2seq-lm": _LanguageModel,
+    "sentence-similarity": _SentenceEncoder,
 }
 
 

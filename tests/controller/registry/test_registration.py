@@ -118,6 +118,24 @@ def test_an_image_model_answers_as_it_was_verified(tiny_artifact, registry_uri, 
         model.predict(pd.DataFrame({"image": [np.full((8, 8), 256).tolist()]}))
 
 
+def test_a_sentence_encoder_answers_with_embeddings(tiny_artifact, tiny_pairs, registry_uri, load_served):
+    import torch
+    import transformers
+
+    texts = ["w1 w2 w3", "w5", "w7 w8 w9 w1 " * 20, "unheard of"]
+    version = run_register(tiny_artifact("tiny_pairs"), registry_uri, name="encoder")
+    assert '{"dataframe_records": [{"first": "This is a sentence."}]}' in version.request
+    answer = load_served("models:/encoder@champion").predict(pd.DataFrame({"first": texts}))
+    assert list(answer.columns) == ["embedding"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_pairs.model.id)
+    model = transformers.BertModel.from_pretrained(tiny_pairs.model.id).eval()
+    for text, found in zip(texts, answer["embedding"], strict=True):
+        with torch.inference_mode():
+            inputs = tokenizer(text, truncation=True, max_length=32, return_tensors="pt")
+            mean = model(**inputs).last_hidden_state[0].mean(0)
+        np.testing.assert_allclose(found, (mean / mean.norm()).numpy(), atol=1e-5)
+
+
 def test_the_onnx_flavour_is_the_file_that_was_verified(tiny_artifact, text_version, load_served):
     import onnx
 
