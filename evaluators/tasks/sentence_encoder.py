@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.utils import ModelOutput
 
-from evaluators.tasks.sentence_pooling import Pooling, note_pooling, pooling_of, read_pooling
+from evaluators.tasks.sentence_pooling import Pooling, note_pooling, pooling_of, read_pooling, write_pooling
 
 
 @dataclass
@@ -65,6 +66,16 @@ class SentenceEncoder(nn.Module):
         super().__init__(config)
         setattr(self, self.base_model_prefix, self.encoder_class(config, **self.encoder_arguments))
         self.post_init()  # type: ignore[operator]
+
+    @property
+    def published_as(self) -> str:
+        """Class under which programs other than this one know the weights."""
+        return str(self.encoder_class.__name__)
+
+    def save_modules(self, folder: Path) -> None:
+        """Write how tokens are pooled where sentence-transformers look for it."""
+        config: Any = self.config
+        write_pooling(folder, pooling_of(config), width=int(config.hidden_size))
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **others: Any

@@ -9,6 +9,8 @@ from typing import Any
 
 _MODULES = "modules.json"
 _POOLING_SUFFIX, _NORMALIZE_SUFFIX, _TRANSFORMER_SUFFIX = ".Pooling", ".Normalize", ".Transformer"
+_PACKAGE = "sentence_transformers.models"
+_WIDTH = "word_embedding_dimension"
 _MODES = ("mean", "cls")
 _FLAGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
 _FLAG_PREFIX = "pooling_mode_"
@@ -86,6 +88,28 @@ def read_pooling(name: str, *, revision: str | None = None) -> Pooling | None:
                 "not known here; take a model without it"
             )
     return pooling
+
+
+def write_pooling(folder: Path, pooling: Pooling, *, width: int) -> None:
+    """Write pooling as sentence-transformers read it, beside an encoder.
+
+    Args:
+        folder: The encoder's.
+        pooling: What is behind it.
+        width: Features of an embedding.
+    """
+    kinds = [(_TRANSFORMER_SUFFIX, ""), (_POOLING_SUFFIX, "1_Pooling")]
+    if pooling.normalize:
+        kinds.append((_NORMALIZE_SUFFIX, "2_Normalize"))
+    modules = [
+        {"idx": number, "name": str(number), "path": path, "type": f"{_PACKAGE}{suffix}"}
+        for number, (suffix, path) in enumerate(kinds)
+    ]
+    flags = {flag: mode == pooling.mode for flag, mode in _FLAGS.items()}
+    for _, path in kinds[1:]:
+        (folder / path).mkdir(exist_ok=True)
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({_WIDTH: width, **flags}, indent=2) + "\n")
+    (folder / _MODULES).write_text(json.dumps(modules, indent=2) + "\n")
 
 
 def _mode_of(content: Any, name: str) -> str:

@@ -74,6 +74,16 @@ class TestPooling:
         expected = functional.normalize(expected, dim=-1) if normalize else expected
         torch.testing.assert_close(self.embeddings(tmp_path), expected, rtol=1e-4, atol=1e-5)
 
+    def test_modules_are_known_wherever_their_package_keeps_them(self, tiny_text: "TinyJob", tmp_path: Path) -> None:
+        write_encoder(tmp_path, Path(tiny_text.model.id))
+        modules = json.loads((tmp_path / "modules.json").read_text())
+        places = ("base.modules.transformer", "sentence_transformer.modules.pooling", "base.modules.normalize")
+        for module, place in zip(modules, places, strict=True):
+            module["type"] = f"sentence_transformers.{place}.{module['type'].rpartition('.')[2]}"
+        (tmp_path / "modules.json").write_text(json.dumps(modules))
+        expected = functional.normalize(embed(str(tmp_path), list(self.TEXTS)), dim=-1)
+        torch.testing.assert_close(self.embeddings(tmp_path), expected, rtol=1e-4, atol=1e-5)
+
     def test_is_the_plain_mean_where_nothing_is_said(self, tiny_text: "TinyJob", tmp_path: Path) -> None:
         write_encoder(tmp_path, Path(tiny_text.model.id), modules=())
         expected = embed(str(tmp_path), list(self.TEXTS))

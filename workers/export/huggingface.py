@@ -65,7 +65,7 @@ def export_huggingface(model: nn.Module, policy: Policy, folder: Path, *, proces
     check_agreement(model, skeleton.structure, policy)
     folder.mkdir(parents=True, exist_ok=True)
     config = plan.config
-    config.architectures = [type(model).__name__]
+    config.architectures = [getattr(model, "published_as", type(model).__name__)]
     quantized = quantization_config(
         {
             skeleton.names.get(name, name): stored
@@ -87,6 +87,9 @@ def export_huggingface(model: nn.Module, policy: Policy, folder: Path, *, proces
     (folder / "policy.json").write_text(policy.to_json() + "\n", encoding="utf-8")
     if processor is not None:
         processor.save_pretrained(folder)
+    save_modules: Any = getattr(model, "save_modules", None)
+    if plan.plain and save_modules is not None:
+        save_modules(folder)
     generation: Any = getattr(model, "generation_config", None)
     if generation is not None:
         generation.save_pretrained(folder)
