@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
 
 _PAIR = 2
+_DECIMALS = 6
+"""Of cosines that are ranked: pairs of equal texts, which have a cosine of 1 but for rounding, then have one rank."""
 
 
 class SentenceSimilarity(TextInputs):
@@ -78,6 +80,7 @@ class SentenceSimilarity(TextInputs):
         """What each pair has of Spearman's correlation of cosines with scores: its pseudo-value; shape (N,)."""
         import torch
 
+        cosines_N = cosines_N.double().round(decimals=_DECIMALS)
         return spearman_by_example(cosines_N, torch.tensor(labels, dtype=torch.float64))
 
     def chance(self, labels: Sequence[Any]) -> float:

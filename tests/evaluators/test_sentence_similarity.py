@@ -15,6 +15,7 @@ from evaluators.quality import QualityEvaluator
 from evaluators.rungs import rung_order, rung_sizes
 from evaluators.scores import QualityMeasure
 from evaluators.tasks import Example, TaskError
+from evaluators.tasks.base import score_together
 from workers.data import load_splits
 from workers.model import LoadedModel, ModelConfig, ModelError, load_model, load_structure
 from workers.trial import run_model
@@ -156,6 +157,14 @@ def test_scores_are_those_of_texts_embedded_one_by_one(
     rows = list(rung_order(len(examples))[: rung_sizes(len(examples))[0]])
     expected = spearmanr(outputs.per_example_N[rows], [labels[row] for row in rows]).statistic
     assert rung.value == pytest.approx(expected, abs=1e-3)
+
+
+def test_rounding_gives_pairs_of_equal_texts_no_order(loaded: LoadedModel) -> None:
+    cosines, labels = torch.tensor([0.2, 1.0, 1.0, 1.0, 0.5]), [0, 5, 4, 5, 2]
+    noise = torch.tensor([0.0, 2e-7, -2e-7, -1e-7, 0.0])
+    exact, blurred = (score_together(loaded.task, values, labels) for values in (cosines, cosines + noise))
+    assert blurred.equal(exact)
+    assert exact.mean().item() == pytest.approx(spearmanr(cosines, labels).statistic)
 
 
 def test_fidelity_is_1_for_the_dense_model_and_falls_with_noise(
