@@ -156,5 +156,6 @@ def test_a_node_that_joins_is_used_and_one_that_leaves_costs_its_trials_at_work(
     (study,) = repository.studies()
     attempts = repository.attempts(study.id)
     database.dispose()
-    assert sum(a.outcome != "reported" for a in attempts) <= 2
+    # Two slots at most were at work on it; what else they held was never begun, and is given back.
+    assert sum(a.outcome == "failed" for a in attempts) <= 2
     assert {a.worker for a in attempts} >= {"slot 0", "slot 1"}

@@ -65,10 +65,11 @@ def cluster(tmp_path_factory):
         pytest.fail((folder / "stderr").read_text())
     found = LocalCluster(process, json.loads("".join(lines)))
     found.folder = folder
-    yield found
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-    process.wait(240)
+    with process:  # which closes its output
+        yield found
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        process.wait(240)
 
 
 @pytest.fixture
