@@ -1,12 +1,12 @@
 """Paid scores: quality by evaluation, policy, split and rung, with the score of every example."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Engine, RowMapping, Select, Table, select
+from sqlalchemy import Connection, Engine, RowMapping, Select, Table, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from controller.storage.engine import reading
@@ -32,6 +32,23 @@ def decode_per_example(packed: bytes) -> tuple[float, ...]:
 _SCORES: Table = QualityRow.__table__  # type: ignore[assignment]
 
 
+# Built once: building a statement costs more than running it.
+_KEEPING = {
+    "postgresql": postgresql.insert(_SCORES).on_conflict_do_nothing(),
+    "sqlite": sqlite.insert(_SCORES).on_conflict_do_nothing(),
+}
+_PAID = (
+    select(_SCORES)
+    .where(
+        _SCORES.c.evaluation_digest == bindparam("evaluation"),
+        _SCORES.c.policy_digest == bindparam("policy"),
+        _SCORES.c.split == bindparam("split"),
+        _SCORES.c.rung.in_(bindparam("rungs", expanding=True)),
+    )
+    .order_by(_SCORES.c.rung)
+)
+
+
 class QualityStore:
     """Scores that were paid for once.
 
@@ -52,17 +69,8 @@ class QualityStore:
         The score on the whole split serves for its rungs too.
         """
         rungs = [WHOLE_SPLIT] if rung is None else [WHOLE_SPLIT, rung]
-        query = (
-            select(_SCORES)
-            .where(
-                _SCORES.c.evaluation_digest == self._evaluation,
-                _SCORES.c.policy_digest == policy_digest,
-                _SCORES.c.split == split,
-                _SCORES.c.rung.in_(rungs),
-            )
-            .order_by(_SCORES.c.rung)
-        )
-        rows = self._read(query)
+        of = {"evaluation": self._evaluation, "policy": policy_digest, "split": split, "rungs": rungs}
+        rows = self._read(_PAID, of)
         return _quality(rows[0]) if rows else None
 
     def all_of(self, split: str) -> dict[str, Quality]:
@@ -83,10 +91,10 @@ class QualityStore:
 
         self._patience.run(write)
 
-    def _read(self, query: Select[Any]) -> Sequence[RowMapping]:
+    def _read(self, query: Select[Any], values: Mapping[str, Any] | None = None) -> Sequence[RowMapping]:
         def read(_retried: bool) -> Sequence[RowMapping]:
             with reading(self._engine) as connection:
-                return connection.execute(query).mappings().all()
+                return connection.execute(query, values or {}).mappings().all()
 
         return self._patience.run(read)
 
@@ -95,21 +103,20 @@ def keep_quality(
     connection: Connection, evaluation_digest: str, policy_digest: str, split: str, quality: Quality
 ) -> None:
     """Keep a score within a transaction; where there is one already, that one stays."""
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    row = insert(_SCORES).values(
-        evaluation_digest=evaluation_digest,
-        policy_digest=policy_digest,
-        split=split,
-        rung=WHOLE_SPLIT if quality.rung is None else quality.rung,
-        metric=quality.metric,
-        value=quality.value,
-        kl_to_dense=quality.kl_to_dense,
-        seconds=quality.seconds,
-        per_example=encode_per_example(quality.per_example),
-        share=quality.share,
-        created_at=datetime.now(UTC),
-    )
-    connection.execute(row.on_conflict_do_nothing())
+    row = {
+        "evaluation_digest": evaluation_digest,
+        "policy_digest": policy_digest,
+        "split": split,
+        "rung": WHOLE_SPLIT if quality.rung is None else quality.rung,
+        "metric": quality.metric,
+        "value": quality.value,
+        "kl_to_dense": quality.kl_to_dense,
+        "seconds": quality.seconds,
+        "per_example": encode_per_example(quality.per_example),
+        "share": quality.share,
+        "created_at": datetime.now(UTC),
+    }
+    connection.execute(_KEEPING["postgresql" if connection.dialect.name == "postgresql" else "sqlite"], row)
 
 
 def _quality(row: RowMapping) -> Quality:

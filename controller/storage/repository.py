@@ -6,10 +6,19 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy import Connection, Engine, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
-from controller.storage.attempts import attempt_record, end_attempt, inserting, interrupt_attempt, put_row, why_not
+from controller.storage.attempts import (
+    attempt_record,
+    change_trial,
+    end_attempt,
+    interrupt_attempt,
+    open_attempt,
+    put_row,
+    trial_of,
+    why_not,
+)
 from controller.storage.batch import Batch
 from controller.storage.engine import reading
 from controller.storage.fence import lease_values, pass_fence, refuse_held, study_row
@@ -267,24 +276,10 @@ class Repository:
     def start_attempt(self, study: StudyRecord, trial: TrialRecord, *, worker: str) -> None:
         """Write a whole trial, and that a worker is asked for its scores under the token that it bears."""
         assert trial.attempt is not None
-        earlier = (
-            select(func.coalesce(func.max(ATTEMPTS.c.ordinal), 0) + 1)
-            .where(ATTEMPTS.c.study_id == study.id, ATTEMPTS.c.number == trial.number)
-            .scalar_subquery()
-        )
-        attempt = {
-            "token": trial.attempt,
-            "study_id": study.id,
-            "number": trial.number,
-            "ordinal": earlier,
-            "worker": worker,
-            "outcome": AttemptOutcome.OPEN,
-            "started_at": datetime.now(UTC),
-        }
 
         def write(connection: Connection, _retried: bool) -> None:
             put_row(connection, study, trial)
-            connection.execute(inserting(connection, ATTEMPTS).values(**attempt).on_conflict_do_nothing())
+            open_attempt(connection, study, trial, worker=worker)
 
         self._write(study, write)
 
@@ -300,9 +295,8 @@ class Repository:
             number = end_attempt(connection, study, token, AttemptOutcome.REPORTED)
             if number is None:
                 return why_not(connection, study, token, AttemptOutcome.REPORTED if retried else None)
-            where = (TRIALS.c.study_id == study.id) & (TRIALS.c.number == number)
-            row = connection.execute(select(TRIALS).where(where)).mappings().one()
-            connection.execute(update(TRIALS).where(where).values(**score_values(trial_record(row).scored(quality))))
+            row = trial_of(connection, study, number)
+            change_trial(connection, study, number, score_values(trial_record(row).scored(quality)))
             if not quality.stopped_early:
                 keep_quality(connection, evaluation_digest, row["policy_digest"], split, quality)
             return TellOutcome.ACCEPTED
@@ -332,8 +326,7 @@ class Repository:
             number = end_attempt(connection, study, token, AttemptOutcome.FAILED, reason, message)
             if number is None:
                 return why_not(connection, study, token, AttemptOutcome.FAILED if retried else None)
-            where = (TRIALS.c.study_id == study.id) & (TRIALS.c.number == number)
-            connection.execute(update(TRIALS).where(where).values(**values))
+            change_trial(connection, study, number, values)
             return TellOutcome.ACCEPTED
 
         return self._write(study, write)
