@@ -4,19 +4,17 @@ import hashlib
 import math
 import warnings
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
-from optuna import Study
-from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, NSGAIIISampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
 from controller.sampler_names import ENTRY_POINT_GROUP
 from controller.samplers.context import SamplerContext
 from controller.samplers.evolution import make_evolution
 from controller.samplers.frontier import make_frontier
 from controller.samplers.gaussian_process import make_gp
+from controller.samplers.genetic import NSGAIIISampler, NSGAIISampler
 from controller.samplers.grid_sampler import distributions_of
 from controller.samplers.reinforce import make_reinforce
 from search_spaces.registry import Registry
@@ -32,26 +30,6 @@ class SamplerFactory(Protocol):
 SAMPLERS: Registry[SamplerFactory] = Registry("sampler", entry_point_group=ENTRY_POINT_GROUP)
 """All samplers. One of another distribution comes by an entry point of the sampler's own name, whose module registers
 the factory when it is imported: a job may name it, as jobs are checked by names alone (`sampler_names`)."""
-
-
-class _WholeSpace(BaseSampler):
-    """Knows that all proposals have the same parameters, which Optuna finds out anew from all trials each time."""
-
-    def __init__(self, distributions: dict[str, BaseDistribution], **options: Any) -> None:
-        super().__init__(**options)
-        self._distributions = distributions
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return all parameters."""
-        return self._distributions
-
-
-class _NsgaII(_WholeSpace, NSGAIISampler):
-    """NSGA-II over a space that is known."""
-
-
-class _NsgaIII(_WholeSpace, NSGAIIISampler):
-    """NSGA-III over a space that is known."""
 
 
 _LARGEST_POPULATION = 50
@@ -100,7 +78,7 @@ def make_nsga2(context: SamplerContext) -> BaseSampler:
         Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II", IEEE Transactions on Evolutionary
         Computation 6, 2002.
     """
-    return _NsgaII(distributions_of(context.space), seed=context.seed, population_size=_population(context))
+    return NSGAIISampler(distributions_of(context.space), seed=context.seed, population_size=_population(context))
 
 
 @SAMPLERS.register("nsga3")
@@ -116,7 +94,7 @@ def make_nsga3(context: SamplerContext) -> BaseSampler:
     with warnings.catch_warnings():
         # Optuna calls it experimental, which the user can't change.
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return _NsgaIII(
+        return NSGAIIISampler(
             distributions_of(context.space),
             seed=context.seed,
             population_size=population,
