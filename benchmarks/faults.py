@@ -234,7 +234,7 @@ class Site:
         for place in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
                 parent = int(place.read_text().rpartition(")")[2].split()[1])
-                if parent in raylets and b"WorkerSlot" in place.with_name("cmdline").read_bytes():
+                if parent in raylets and b"Trainable" in place.with_name("cmdline").read_bytes():
                     workers.append(int(place.parent.name))
         if not workers:
             return False
