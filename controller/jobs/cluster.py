@@ -81,7 +81,7 @@ class Cluster:
                 submission_id=attempt.submission_id,
                 runtime_env={
                     "working_dir": folder,
-                    "env_vars": environment(attempt.job_id, attempt.number, log=log),
+                    "env_vars": environment(attempt.job_id, attempt.number, user=attempt.user, log=log),
                 },
                 metadata={_KEY: json.dumps(described)},
                 entrypoint_num_cpus=attempt.cpus,

@@ -4,6 +4,8 @@ import shlex
 
 JOB_ID_VARIABLE = "PARETRIM_JOB_ID"
 """Names the job to the search that runs for it."""
+OWNER_VARIABLE = "PARETRIM_OWNER"
+"""Names who submitted the job to the search that runs for it: runs in MLflow bear the name."""
 ATTEMPT_VARIABLE = "PARETRIM_ATTEMPT"
 """Counts the runs of the job."""
 HOME_VARIABLE = "PARETRIM_HOME"
@@ -27,17 +29,19 @@ def entrypoint(job_file: str, workdir: str | None) -> str:
     return f'job="$PWD" && mkdir -p {folder} && cd {folder} && exec paretrim search {job}'
 
 
-def environment(job_id: str, attempt: int, *, log: str | None) -> dict[str, str]:
+def environment(job_id: str, attempt: int, *, user: str, log: str | None) -> dict[str, str]:
     """Return the variables of a job. Everybody who sees the cluster sees them: no secrets.
 
     Args:
         job_id: The job.
         attempt: Counts its runs from 1.
+        user: Who submitted it; empty where nobody knows.
         log: Form of the log lines (see `controller.log_lines`); None leaves it to the cluster.
     """
     variables = {
         JOB_ID_VARIABLE: job_id,
         ATTEMPT_VARIABLE: str(attempt),
+        OWNER_VARIABLE: user,
         "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
         # The controller measures latencies on the node's GPU though it reserves none.
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

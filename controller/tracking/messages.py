@@ -175,6 +175,8 @@ class Replay:
         if payload["job_yaml"] is not None:
             self._client.log_text(parent, payload["job_yaml"], "job.yaml")
         self._client.update_run(parent, status="RUNNING", name=payload["name"])
+        if payload.get("owner"):
+            self._set_tags(parent, {"paretrim.owner": payload["owner"], "mlflow.user": payload["owner"]})
         experiment = self._experiments[payload["experiment"]]
         view = shared_view(payload["study"], payload["metric"])
         self._client.set_experiment_tag(experiment, VIEW_TAG + view_key(payload["study"]), view)

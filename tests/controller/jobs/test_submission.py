@@ -6,9 +6,9 @@ import socket
 import stat
 import sys
 import time
-from dataclasses import replace
 
 import pytest
+from submissions import CONTENT, RememberedCluster, package, write
 
 from controller.errors import UsageError
 from controller.job import JobSpec, MlflowConfig
@@ -25,50 +25,10 @@ from controller.jobs.submission import JobConflictError, attempt_of, find_job, j
 from controller.problems import JobError
 from controller.where_kept import where_kept
 
-CONTENT = {"name": "demo", "model": {"id": "org/model"}, "data": {"source": "org/data"}}
-
-
-def write(folder, **changes):
-    path = folder / "job.json"
-    path.write_text(json.dumps({**CONTENT, **changes}))
-    return path
-
-
-class RememberedCluster:
-    """A cluster that only takes notes: states are set by the test."""
-
-    address = "http://127.0.0.1:8265"
-
-    def __init__(self):
-        self.known = {}
-
-    def attempts(self):
-        return list(self.known.values())
-
-    def attempt(self, submission_id):
-        return self.known.get(submission_id)
-
-    def submit(self, attempt, *, log=None):
-        order = f"2026-01-01T00:00:{len(self.known):02d}+00:00"
-        self.known[attempt.submission_id] = replace(attempt, state=JobState.RUNNING, started=order)
-
-    def stop(self, submission_id):
-        self.known[submission_id] = replace(self.known[submission_id], state=JobState.STOPPED)
-
-    def forget(self, submission_id):
-        del self.known[submission_id]
-
-    def end(self, state):
-        self.known = {name: replace(attempt, state=state) for name, attempt in self.known.items()}
-
 
 @pytest.fixture
 def cluster():
     return RememberedCluster()
-
-
-def package(folder, **changes):
-    return pack_file(write(folder, **changes), same_files=False)
 
 
 class TestWhatTravels:
@@ -114,9 +74,10 @@ class TestWhatTravels:
     def test_no_secret_is_in_the_command_or_its_variables(self):
         assert entrypoint("job.json", None).endswith('exec paretrim search "$job"/job.json')
         assert "'/data dir'" in entrypoint("job.json", "/data dir")
-        assert set(environment("demo-0", 2, log="json")) == {
+        assert set(environment("demo-0", 2, user="ada", log="json")) == {
             "PARETRIM_JOB_ID",
             "PARETRIM_ATTEMPT",
+            "PARETRIM_OWNER",
             "PARETRIM_LOG",
             "RAY_JOB_STOP_WAIT_TIME_S",
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO",
@@ -153,20 +114,6 @@ class TestIdentity:
 
 
 class TestSubmission:
-    def test_the_same_content_is_submitted_once(self, cluster, tmp_path):
-        first = submit(cluster, package(tmp_path), cpus=0.1)
-        again = submit(cluster, package(tmp_path), cpus=0.1)
-        assert (first.outcome, again.outcome) == (SubmitOutcome.SUBMITTED, SubmitOutcome.ALREADY_ACTIVE)
-        assert first.job_id == again.job_id
-        cluster.end(JobState.FAILED)
-        assert submit(cluster, package(tmp_path), cpus=0.1).outcome is SubmitOutcome.ALREADY_ENDED
-        assert len(cluster.known) == 1
-
-    def test_other_content_under_the_name_of_an_active_job_is_a_conflict(self, cluster, tmp_path):
-        submit(cluster, package(tmp_path), cpus=0.1)
-        with pytest.raises(JobConflictError, match=r"search\.trials: 100 before, now 5"):
-            submit(cluster, package(tmp_path, search={"trials": 5}), cpus=0.1)
-
     def test_more_trials_go_on_with_the_study_of_an_ended_job(self, cluster, tmp_path):
         submit(cluster, package(tmp_path), cpus=0.1)
         cluster.end(JobState.SUCCEEDED)

@@ -198,6 +198,15 @@ def test_continued_study_keeps_its_run_and_moves_the_front(tracker_of, store, ma
     assert tags["trial 1"]["paretrim.pareto"] == "true"
 
 
+def test_a_study_bears_the_name_of_who_submitted_it(tracker_of, store, monkeypatch):
+    monkeypatch.setenv("PARETRIM_OWNER", "ada")
+    tracker = tracker_of("owned")
+    tracker.begin(name="n", metric="accuracy", params={}, job_yaml=None)
+    assert tracker.flush(30)
+    _, (parent,), _ = runs_of(store, "owned")
+    assert (parent.data.tags["paretrim.owner"], parent.data.tags["mlflow.user"]) == ("ada", "ada")
+
+
 def test_wide_policy_and_long_values_are_split(tracker_of, store, make_view):
     view = make_view()
     point = next(p for p in view.points if p.trial == 1)
