@@ -2,10 +2,10 @@
 
 import shlex
 
+from controller.owner import OWNER_VARIABLE
+
 JOB_ID_VARIABLE = "PARETRIM_JOB_ID"
 """Names the job to the search that runs for it."""
-OWNER_VARIABLE = "PARETRIM_OWNER"
-"""Names who submitted the job to the search that runs for it: runs in MLflow bear the name."""
 ATTEMPT_VARIABLE = "PARETRIM_ATTEMPT"
 """Counts the runs of the job."""
 HOME_VARIABLE = "PARETRIM_HOME"

@@ -1,6 +1,5 @@
 """Submits jobs so that asking twice changes nothing, and continues those that ended before their time."""
 
-import getpass
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,6 +11,7 @@ from controller.jobs.cluster import AlreadySubmittedError, Cluster, ClusterError
 from controller.jobs.identity import submission_id_of
 from controller.jobs.package import JobPackage
 from controller.jobs.records import Attempt, JobState, SubmitOutcome, SubmitReport, SubmittedJob
+from controller.owner import this_user
 
 _POLL_S = 0.5
 _DIFFERENCES_SHOWN = 12
@@ -85,7 +85,7 @@ def submit(
         name=name,
         number=1,
         state=JobState.PENDING,
-        user=_user(),
+        user=this_user(),
         content=package.content,
         workdir=workdir,
         cpus=cpus,
@@ -114,7 +114,7 @@ def resume(cluster: Cluster, reference: str, *, log: str | None = None) -> Submi
             raise _conflict(other, package, "is active")
     number = job.latest.number + 1
     following = replace(
-        job.latest, submission_id=submission_id_of(job.id, number), number=number, user=_user(), exit_code=None
+        job.latest, submission_id=submission_id_of(job.id, number), number=number, user=this_user(), exit_code=None
     )
     return _start(cluster, following, SubmitOutcome.RESUMED, log=log)
 
@@ -199,10 +199,3 @@ def _grouped(attempts: Iterable[Attempt]) -> list[SubmittedJob]:
     ordered = sorted(attempts, key=lambda attempt: (attempt.job_id, attempt.number))
     groups = ((job_id, tuple(group)) for job_id, group in groupby(ordered, key=lambda attempt: attempt.job_id))
     return [SubmittedJob(id=job_id, name=group[0].name, attempts=group) for job_id, group in groups]
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in containers
-        return ""

@@ -4,7 +4,6 @@ The search never waits for MLflow. Whatever is wrong with MLflow is said once, a
 until they are sent, by this process or by a later one.
 """
 
-import getpass
 import logging
 import os
 import threading
@@ -15,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from controller.jobs.entrypoint import OWNER_VARIABLE
+from controller.owner import owner
 from controller.study_view import PointState, PointView, StudyView
 from controller.tracking.address import RunsAddress, runs_address, without_credentials
 from controller.tracking.content import point_payload, study_note
@@ -41,14 +40,6 @@ MLFLOW_DEFAULTS = {
 }
 """Environment of the client where the user has set nothing: with MLflow's own, one call to a dead server takes
 minutes."""
-
-
-def owner() -> str:
-    """Who a study belongs to: whoever submitted its job, else this process's user; empty where nobody knows."""
-    try:
-        return os.environ.get(OWNER_VARIABLE) or getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in containers
-        return ""
 
 
 class TrackingState(StrEnum):
