@@ -79,11 +79,7 @@ class Assembler:
         """
         self.scope.examples = examples_per_call
         with torch.inference_mode():
-            return self._prefixes.run(inputs, lambda: self._outputs(inputs))
-
-    def _outputs(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        logits: Tensor = self.model(**{name: tensor.to(self._device) for name, tensor in inputs.items()}).logits
-        return logits.cpu()
+            return self._prefixes.run(inputs, lambda: logits_of(self.model, inputs))
 
     def _variant(self, unit: Unit, choice: Choice) -> Variant:
         return {name: tensor.to(self._device) for name, tensor in self._make(unit, choice).items()}
@@ -112,6 +108,13 @@ class Assembler:
     def _set(self, name: str, module: nn.Module) -> None:
         parent, _, child = name.rpartition(".")
         setattr(self.model.get_submodule(parent), child, module)
+
+
+def logits_of(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Run a model on the device that it is on, and bring its logits back."""
+    device = next(model.parameters()).device
+    logits: Tensor = model(**{name: tensor.to(device) for name, tensor in inputs.items()}).logits
+    return logits.cpu()
 
 
 def _places(unit: Unit) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from evaluators.tasks import Example
 from search_spaces.policy import Choice, Policy
 from search_spaces.space import SearchSpace, build_space
 from search_spaces.units import ModelStructure, Unit
-from workers.assemble import Assembler
+from workers.assemble import Assembler, logits_of
 from workers.calibrate import Calibration
 from workers.data import load_splits
 from workers.model import ModelError, load_model, load_task
@@ -240,10 +240,8 @@ class TrialWorker:
 def run_model(model: torch.nn.Module, inputs: Mapping[str, Tensor], examples_per_call: int) -> Tensor:
     """Run a model that stands by itself on calls that are stacked along the batch axis, and return its logits."""
     scope_of(model).examples = examples_per_call
-    device = next(model.parameters()).device
     with torch.inference_mode():
-        logits: Tensor = model(**{name: tensor.to(device) for name, tensor in inputs.items()}).logits
-    return logits.cpu()
+        return logits_of(model, inputs)
 
 
 def _device_of(spec: WorkerSpec) -> torch.device:
