@@ -33,8 +33,8 @@ from controller.storage.repository import Repository
 from controller.study_config import StopReason, StudyConfig
 from controller.study_factory import StudyFactory
 from controller.study_observer import StudyObserver
-from controller.study_summary import StudySummary, summarise
-from controller.study_view import number
+from controller.study_summary import summarise
+from controller.study_view import StudyView, number
 from controller.summary_view import view_of
 from controller.tracking.tracker import Tracker, experiment_name
 from evaluators.scores import QualityMeasure
@@ -134,8 +134,13 @@ def run_search(job: JobSpec, on_progress: OnProgress, *, first: Sequence[Policy]
             score_on_holdout(job, repository, worker, stages, notes)
             recover_front(job, summarise(repository, job.name), worker, stages, notes)
         summary = summarise(repository, job.name)
-        files = _write_report(job, summary, priced, repository, stages)
-        address = _finish_tracking(job, summary, tracker, files, stages, completed=not interrupted)
+        address = None
+        if summary.dense is not None:
+            view = view_of(summary)
+            stages("writing the report")
+            details = details_of(summary, priced, repository)
+            files = write_report_files(view, work_folder(job.storage) / "reports" / job.name, details)
+            address = _finish_tracking(job, view, tracker, files, stages, completed=not interrupted)
     finally:
         if tracker is not None:
             tracker.stop()
@@ -270,30 +275,20 @@ def _on_search(stages: _SearchStages, tracker: Tracker | None, progress: StudyPr
     )
 
 
-def _write_report(
-    job: JobSpec, summary: StudySummary, priced: PricedSpace, repository: Repository, stages: Stages
-) -> tuple[Path, ...]:
-    if summary.dense is None:
-        return ()
-    stages("writing the report")
-    details = details_of(summary, priced, repository)
-    return write_report_files(view_of(summary), work_folder(job.storage) / "reports" / job.name, details)
-
-
 def _finish_tracking(
     job: JobSpec,
-    summary: StudySummary,
+    view: StudyView,
     tracker: Tracker | None,
     files: Sequence[Path],
     stages: Stages,
     *,
     completed: bool,
 ) -> str | None:
-    if summary.dense is None or tracker is None:
+    if tracker is None:
         return None
     stages("recording in MLflow")
     every_trial = job.mlflow.runs is MlflowRuns.ALL
-    tracker.finish(view_of(summary), files, completed=completed, every_trial=every_trial)
+    tracker.finish(view, files, completed=completed, every_trial=every_trial)
     tracker.flush(_FLUSH_S)
     address = tracker.address
     if address is None:
