@@ -1,14 +1,11 @@
 """The commands about targets: what they hand on, and what they show."""
 
 import json
-import sys
-import types
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-import controller
 from controller.cli.app import app
 from controller.explanation.report import ExplainReport, Finding, TimeRow
 from controller.results import EXTRAPOLATED, FOREIGN_TABLE, FrontRow, SearchResult
@@ -88,20 +85,6 @@ EXPLAINED = ExplainReport(
     sentences=("trial 7 has 0.25 of the dense model's bytes and takes 0.50 of its time",),
     extrapolated=4,
 )
-
-
-@pytest.fixture
-def serve(monkeypatch):
-    """Put functions in the place of the services, as each of the real ones loads a model."""
-
-    def put(**functions):
-        service = types.ModuleType("controller.operations")
-        for name, function in functions.items():
-            setattr(service, name, function)
-        monkeypatch.setitem(sys.modules, "controller.operations", service)
-        monkeypatch.setattr(controller, "operations", service, raising=False)
-
-    return put
 
 
 def run(*arguments):
