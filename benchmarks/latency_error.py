@@ -4,9 +4,10 @@
 
 For each workload a table of the model's default space is measured (or taken from --folder), with its correction. Then
 policies are drawn whose latencies are uniform over the range from dense to smallest, none of them one that the
-correction was fitted on, and timed end to end in many interleaved rounds. `median_error_pct` and `p90_error_pct` are of
-the absolute errors, `kendall_tau` is the rank correlation of predicted and measured times; each is the worst of the
-workloads, and `by_workload` has them apart. `uncorrected_median_error_pct` is what plain sums of operators err by.
+correction was fitted on, and timed end to end in many interleaved rounds; times are those of undisturbed runs.
+`median_error_pct` and `p90_error_pct` are of the absolute errors, `kendall_tau` is the rank correlation of predicted
+and measured times; each is the worst of the workloads, and `by_workload` has them apart.
+`uncorrected_median_error_pct` is what plain sums of operators err by.
 Without --model a vision transformer on digits, whose tokens the model fixes.
 """
 
@@ -51,8 +52,8 @@ def main() -> None:
     parser.add_argument("--policies", type=int, default=30)
     parser.add_argument("--batch", type=int, help="one workload in place of batch 1 of 32 and 8 of 64 tokens")
     parser.add_argument("--sequence-length", type=int, help="its tokens; left out for images")
-    parser.add_argument("--rounds", type=int, default=20, help="passes over the policies")
-    parser.add_argument("--runs", type=int, default=10, help="timed runs of a policy in a pass")
+    parser.add_argument("--rounds", type=int, default=40, help="passes over the policies")
+    parser.add_argument("--runs", type=int, default=5, help="timed runs of a policy in a pass")
     parser.add_argument("--folder", type=Path, help="keeps the tables; else a scratch one")
     parser.add_argument("--seed", type=int, default=7)
     arguments = parser.parse_args()

@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, help="how many; 5 on digits, else 2")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--budget", type=int, help="evaluations of each sampler; 1280 on digits, else 512")
-    parser.add_argument("--quick", action="store_true", help="one seed, 96 evaluations")
+    parser.add_argument("--quick", action="store_true", help="one seed, 96 evaluations; keeps no result")
     parser.add_argument("--stock-only", action="store_true", help="fill the folder, print nothing")
     parser.add_argument("--kept-only", action="store_true", help="compare with the stock curves that the folder holds")
     arguments = parser.parse_args()
@@ -70,7 +70,7 @@ def main() -> None:
                 seed: _told(bench.search("frontier", make_frontier, seed=seed, budget=min(budget, 400)))
                 for seed in chosen
             }
-            report(bench.name, stock, frontier)
+            report(bench.name, stock, frontier, keep=not arguments.quick)
 
 
 def _stock(bench: Bench, name: str, seed: int, budget: int) -> Curve:
@@ -84,8 +84,10 @@ def _told(curve: Curve) -> Curve:
     return curve
 
 
-def report(model: str, stock: Mapping[int, Sequence[Curve]], frontier: Mapping[int, Curve]) -> None:
-    """Print and keep the figures, and draw the curves."""
+def report(
+    model: str, stock: Mapping[int, Sequence[Curve]], frontier: Mapping[int, Curve], *, keep: bool = True
+) -> None:
+    """Print the figures; keep them, and draw the curves, unless `keep` is false."""
     by_seed: list[dict[str, Any]] = []
     for seed, ours in frontier.items():
         best = max(stock[seed], key=lambda curve: curve.points[-1][1])
@@ -111,11 +113,12 @@ def report(model: str, stock: Mapping[int, Sequence[Curve]], frontier: Mapping[i
         "ahead": all(row["ahead"] for row in by_seed),
     }
     curves = [*frontier.values(), *(curve for found in stock.values() for curve in found)]
-    draw_curves(curves, RESULTS / f"search_efficiency-{model}")
+    if keep:
+        draw_curves(curves, RESULTS / f"search_efficiency-{model}")
     kept = [
         {"sampler": c.sampler, "seed": c.seed, "seconds": round(c.seconds, 1), "volumes": _volumes(c)} for c in curves
     ]
-    record(f"search_efficiency-{model}", figures, details={"by_seed": by_seed, "curves": kept})
+    record(f"search_efficiency-{model}", figures, details={"by_seed": by_seed, "curves": kept}, keep=keep)
 
 
 def _is_ahead(ours: Curve, stock: Sequence[Curve]) -> bool:

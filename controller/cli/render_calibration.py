@@ -20,10 +20,12 @@ def render_calibration(console: Console, summary: CalibrationSummary) -> None:
     ]
     title = f"whole models, batch {summary.batch}, {summary.sequence_length} tokens"
     print_table(console, title, ("model", "measured", "predicted", "error", ""), rows)
-    other = "" if summary.other_scale is None else f", of operators without weights {summary.other_scale:.3f}"
+    apart = "".join(f", products of {name} by {scale:.3f}" for name, scale in summary.format_scales.items())
+    if summary.other_scale is not None:
+        apart += f", operators without weights by {summary.other_scale:.3f}"
     print_lines(
         console,
-        f"operator times are multiplied by {summary.scale:.3f}{other}; beside that an operator takes "
+        f"operator times are multiplied by {summary.scale:.3f}{apart}; beside that an operator takes "
         f"{format_ms(summary.operator_overhead_ms)}, a change of number format {format_ms(summary.pair_overhead_ms)}, "
         f"a call {format_ms(summary.overhead_ms)}",
     )

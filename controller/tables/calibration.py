@@ -1,5 +1,6 @@
 """What `paretrim calibrate-table` found: the correction, and the models that it was fitted on one by one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,7 @@ class CalibrationSummary(Record):
         batch: Examples in one call of the workload that it holds for.
         sequence_length: Tokens of one example.
         scale: Factor on operator times.
+        format_scales: Factors on the times of operators with weights by their format; empty where all take `scale`.
         other_scale: Factor on the times of operators without weights; None where it is `scale`.
         operator_overhead_ms: Time that every operator takes beside its own.
         pair_overhead_ms: Time that every change between float and integer takes beside its own.
@@ -51,6 +53,7 @@ class CalibrationSummary(Record):
     batch: int
     sequence_length: int
     scale: float
+    format_scales: Mapping[str, float]
     other_scale: float | None
     operator_overhead_ms: float
     pair_overhead_ms: float
@@ -81,6 +84,7 @@ def calibration_summary(path: Path, table: LatencyTable, workload: Workload, *, 
         batch=workload.batch,
         sequence_length=workload.sequence_length,
         scale=fit.scale,
+        format_scales=fit.format_scales,
         other_scale=fit.other_scale,
         operator_overhead_ms=fit.operator_overhead_ms,
         pair_overhead_ms=fit.pair_overhead_ms,

@@ -1,5 +1,8 @@
 """What a sum of operators misses (fusion, cache, dispatch, the call itself), as a few coefficients with their error."""
 
+from collections.abc import Mapping
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from evaluators.latency.workload import Operator, OperatorKind
@@ -38,12 +41,15 @@ class ModelError(_Stored):
 class Correction(_Stored):
     """Turns operator times into those inside of a whole model, with the error on models that the fit did not see.
 
-    An operator takes `scale` times its measured time (`other_scale` where it multiplies by no weights), and
-    `operator_overhead_ms`; one that is fused with a product `pair_overhead_ms` more; a call `overhead_ms`.
+    An operator takes `scale` times its measured time (what `format_scales` says of its weights' format where that says
+    something, `other_scale` where it multiplies by no weights), and `operator_overhead_ms`; one that is fused with a
+    product `pair_overhead_ms` more; a call `overhead_ms`.
     """
 
     scale: float = Field(gt=0)
     """Factor on operator times."""
+    format_scales: Mapping[str, Annotated[float, Field(gt=0)]] = {}
+    """Factors on the times of operators with weights, by their format; those of other formats take `scale`."""
     other_scale: float | None = Field(default=None, gt=0)
     """Factor on the times of operators without weights; None takes `scale`."""
     operator_overhead_ms: float = Field(default=0.0, ge=0)
@@ -68,11 +74,15 @@ class Correction(_Stored):
             operator: The operator.
             raw_ms: Its time by the table, above 0.
         """
-        scale = self.scale if self.other_scale is None or operator.kind in PRODUCTS else self.other_scale
         pair_ms = self.pair_overhead_ms if operator.kind in PAIRS else 0.0
-        return scale * raw_ms + self.operator_overhead_ms + pair_ms
+        return self._scale_of(operator) * raw_ms + self.operator_overhead_ms + pair_ms
 
     def interval(self, corrected_ms: float) -> tuple[float, float]:
         """Bounds that the left-out models stayed within: measured times whose error is at most `max_error_pct`."""
         error = self.max_error_pct / 100
         return corrected_ms / (1 + error), corrected_ms / max(1 - error, 0.01)
+
+    def _scale_of(self, operator: Operator) -> float:
+        if operator.kind in PRODUCTS:
+            return self.format_scales.get(operator.format or "", self.scale)
+        return self.scale if self.other_scale is None else self.other_scale

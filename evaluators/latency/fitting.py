@@ -38,17 +38,15 @@ class MeasuredModel:
 
 
 class Term(IntEnum):
-    """What a time is a sum of: a column of the design, in ms or as a count."""
+    """What a time is a sum of, besides the products: a column of the design from its end, in ms or as a count."""
 
-    PRODUCTS = 0
-    """Times of operators that multiply by weights."""
-    OTHERS = 1
-    """Times of all others."""
-    OPERATORS = 2
+    OTHERS = -4
+    """Times of operators that do not multiply by weights."""
+    OPERATORS = -3
     """Number of operators."""
-    PAIRS = 3
+    PAIRS = -2
     """Number of changes between float and integer."""
-    CALL = 4
+    CALL = -1
     """One."""
 
 
@@ -57,17 +55,18 @@ class Form:
     """Which coefficients a correction has.
 
     Attributes:
+        formats: Whether products have a scale for each format.
         apart: Whether operators without weights have a scale of their own.
         overheads: Terms with a coefficient in ms.
     """
 
+    formats: bool = False
     apart: bool
     overheads: tuple[Term, ...] = ()
 
-    @property
-    def size(self) -> int:
-        """Number of coefficients."""
-        return 1 + self.apart + len(self.overheads)
+    def size(self, formats: int) -> int:
+        """Number of coefficients where products have so many formats."""
+        return (formats if self.formats else 1) + self.apart + len(self.overheads)
 
 
 FORMS = (
@@ -80,8 +79,12 @@ FORMS = (
     Form(apart=True, overheads=(Term.CALL, Term.OPERATORS)),
     Form(apart=True, overheads=(Term.CALL, Term.PAIRS)),
     Form(apart=True, overheads=(Term.CALL, Term.OPERATORS, Term.PAIRS)),
+    Form(formats=True, apart=True),
+    Form(formats=True, apart=True, overheads=(Term.CALL,)),
+    Form(formats=True, apart=True, overheads=(Term.CALL, Term.OPERATORS)),
+    Form(formats=True, apart=True, overheads=(Term.CALL, Term.PAIRS)),
 )
-"""Forms to choose from, by rising number of coefficients."""
+"""Forms to choose from."""
 
 
 def fit_correction(models: Sequence[MeasuredModel]) -> Correction:
@@ -98,9 +101,10 @@ def fit_correction(models: Sequence[MeasuredModel]) -> Correction:
     """
     if len(models) < 2:
         raise ValueError(f"a correction is fitted on two or more models; got {len(models)}; measure more")
-    design_MT = np.stack([_terms(model) for model in models])
+    formats = sorted({o.format or "" for model in models for o, _, _ in model.work if o.kind in PRODUCTS})
+    design_MT = np.stack([_terms(model, formats) for model in models])
     measured_M = np.array([model.measured_ms for model in models])
-    sums_M = design_MT[:, Term.PRODUCTS] + design_MT[:, Term.OTHERS]
+    sums_M = design_MT[:, : Term.OPERATORS].sum(axis=1)
     times_M = np.concatenate([sums_M, measured_M])
     if not (np.isfinite(times_M).all() and (times_M > 0).all()):
         raise ValueError(
@@ -109,31 +113,34 @@ def fit_correction(models: Sequence[MeasuredModel]) -> Correction:
         )
     errors = {form: _mean_error(form, design_MT, measured_M) for form in FORMS if _fits(form, design_MT, measured_M)}
     best = min(errors.values())
-    form = next(form for form in sorted(errors, key=lambda f: f.size) if errors[form] <= SIMPLER_WITHIN * best)
-    return _correction(form, models, design_MT, measured_M)
+    simple_first = sorted(errors, key=lambda form: form.size(len(formats)))
+    form = next(form for form in simple_first if errors[form] <= SIMPLER_WITHIN * best)
+    return _correction(form, formats, models, design_MT, measured_M)
 
 
 def solve(form: Form, design_MT: Floats, measured_M: Floats) -> Floats:
     """Return coefficients (T,) with the least sum of squared relative errors, all 0 or more, pulled towards one scale.
 
     Args:
-        form: Which coefficients there are; the others are 0, and without a scale of its own `OTHERS` has the other's.
-        design_MT: Terms of the models, (M, T).
+        form: Which coefficients there are; the others are 0, or the common scale where they are of times.
+        design_MT: Terms of the models, (M, T): times of products by format, then those of `Term`.
         measured_M: Times of the models in ms, (M,).
     """
     from scipy.optimize import nnls
 
     share_MT = design_MT / measured_M[:, None]
-    sums_M = share_MT[:, Term.PRODUCTS] + share_MT[:, Term.OTHERS]
+    sums_M = share_MT[:, : Term.OPERATORS].sum(axis=1)
     scale = float(sums_M.sum() / (sums_M @ sums_M))
-    scaled = [share_MT[:, Term.PRODUCTS], share_MT[:, Term.OTHERS]] if form.apart else [sums_M]
+    groups = _scaled_together(form, design_MT.shape[1] - len(Term))
+    scaled = [share_MT[:, group].sum(axis=1) for group in groups]
     columns_MC = np.stack([*scaled, *(share_MT[:, term] for term in form.overheads)], axis=1)
-    # A coefficient's pull is felt in units of the time that its term takes.
-    pull_C = np.sqrt(RIDGE * len(measured_M)) * columns_MC.mean(axis=0)
+    # A coefficient's pull is felt in units of the time that its term takes; one that no model has stays at its aim.
+    pull_C = np.maximum(np.sqrt(RIDGE * len(measured_M)) * columns_MC.mean(axis=0), 1e-6)
     towards_C = pull_C * np.array([scale] * len(scaled) + [0.0] * len(form.overheads))
     found_C, _ = nnls(np.vstack([columns_MC, np.diag(pull_C)]), np.concatenate([np.ones(len(measured_M)), towards_C]))
-    coefficients_T = np.zeros(len(Term))
-    coefficients_T[Term.PRODUCTS], coefficients_T[Term.OTHERS] = found_C[0], found_C[len(scaled) - 1]
+    coefficients_T = np.zeros(design_MT.shape[1])
+    for group, found in zip(groups, found_C, strict=False):
+        coefficients_T[group] = found
     coefficients_T[list(form.overheads)] = found_C[len(scaled) :]
     return coefficients_T
 
@@ -144,14 +151,24 @@ def left_out(form: Form, design_MT: Floats, measured_M: Floats) -> Floats:
     return np.array([design_MT[m] @ solve(form, design_MT[rows != m], measured_M[rows != m]) for m in rows])
 
 
+def _scaled_together(form: Form, formats: int) -> list[list[int]]:
+    """Columns of times that share a scale: products, or those of each format, and the others with them or apart."""
+    products = [[column] for column in range(formats)] if form.formats else [list(range(formats))]
+    if form.apart:
+        return [*products, [formats]]
+    return [[*products[0], formats]]
+
+
 def _fits(form: Form, design_MT: Floats, measured_M: Floats) -> bool:
-    """Whether there are models enough for a form, and no operator loses all of its time in it."""
-    if form.size == 1:
+    """Whether there are models and formats enough for a form, and no operator loses all its time in it."""
+    formats = design_MT.shape[1] - len(Term)
+    if form.size(formats) == 1:
         return True
-    if form.size + MODELS_BEYOND_COEFFICIENTS > len(measured_M):
+    if form.formats and formats < 2:
         return False
-    coefficients_T = solve(form, design_MT, measured_M)
-    return bool(min(coefficients_T[Term.PRODUCTS], coefficients_T[Term.OTHERS]) > 0)
+    if form.size(formats) + MODELS_BEYOND_COEFFICIENTS > len(measured_M):
+        return False
+    return bool(solve(form, design_MT, measured_M)[: Term.OPERATORS].min() > 0)
 
 
 def _mean_error(form: Form, design_MT: Floats, measured_M: Floats) -> float:
@@ -159,11 +176,12 @@ def _mean_error(form: Form, design_MT: Floats, measured_M: Floats) -> float:
     return float(errors_M[_left_out_rows(measured_M)].mean())
 
 
-def _terms(model: MeasuredModel) -> Floats:
-    terms_T = np.zeros(len(Term))
+def _terms(model: MeasuredModel, formats: Sequence[str]) -> Floats:
+    terms_T = np.zeros(len(formats) + len(Term))
     terms_T[Term.CALL] = 1
     for operator, count, raw_ms in model.work:
-        terms_T[Term.PRODUCTS if operator.kind in PRODUCTS else Term.OTHERS] += count * raw_ms
+        is_product = operator.kind in PRODUCTS
+        terms_T[formats.index(operator.format or "") if is_product else Term.OTHERS] += count * raw_ms
         terms_T[Term.OPERATORS] += count
         terms_T[Term.PAIRS] += count * (operator.kind in PAIRS)
     return terms_T
@@ -177,7 +195,9 @@ def _left_out_rows(measured_M: Floats) -> npt.NDArray[np.bool_]:
     return rows_M
 
 
-def _correction(form: Form, models: Sequence[MeasuredModel], design_MT: Floats, measured_M: Floats) -> Correction:
+def _correction(
+    form: Form, formats: Sequence[str], models: Sequence[MeasuredModel], design_MT: Floats, measured_M: Floats
+) -> Correction:
     coefficients_T = solve(form, design_MT, measured_M)
     counts_M = _left_out_rows(measured_M)
     predicted_M = np.where(counts_M, left_out(form, design_MT, measured_M), design_MT @ coefficients_T)
@@ -192,7 +212,8 @@ def _correction(form: Form, models: Sequence[MeasuredModel], design_MT: Floats, 
     ]
     errors = [entry.error_pct for entry in report if entry.left_out]
     return Correction(
-        scale=float(coefficients_T[Term.PRODUCTS]),
+        scale=_common_scale(form, design_MT, coefficients_T),
+        format_scales=dict(zip(formats, coefficients_T.tolist(), strict=False)) if form.formats else {},
         other_scale=float(coefficients_T[Term.OTHERS]) if form.apart else None,
         operator_overhead_ms=float(coefficients_T[Term.OPERATORS]),
         pair_overhead_ms=float(coefficients_T[Term.PAIRS]),
@@ -202,3 +223,11 @@ def _correction(form: Form, models: Sequence[MeasuredModel], design_MT: Floats, 
         max_error_pct=max(errors),
         report=tuple(report),
     )
+
+
+def _common_scale(form: Form, design_MT: Floats, coefficients_T: Floats) -> float:
+    """The scale of products: of all of them together where each format has its own."""
+    if not form.formats:
+        return float(coefficients_T[0])
+    times_F = design_MT[:, : Term.OTHERS].sum(axis=0)
+    return float(coefficients_T[: Term.OTHERS] @ times_F / times_F.sum())

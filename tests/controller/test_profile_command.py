@@ -40,6 +40,7 @@ CALIBRATION = CalibrationSummary(
     batch=1,
     sequence_length=32,
     scale=1.25,
+    format_scales={"w8a8": 1.2},
     other_scale=None,
     operator_overhead_ms=0.0,
     pair_overhead_ms=0.018,

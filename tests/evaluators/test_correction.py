@@ -8,7 +8,6 @@ from evaluators.latency.fitting import (
     RIDGE,
     Form,
     MeasuredModel,
-    Term,
     fit_correction,
     left_out,
     solve,
@@ -16,12 +15,13 @@ from evaluators.latency.fitting import (
 from evaluators.latency.workload import Operator, OperatorKind
 
 LINEAR = Operator.of(OperatorKind.LINEAR, format="fp32", tokens=4, in_features=8, out_features=8)
+LINEAR_W4 = Operator.of(OperatorKind.LINEAR, format="w4", tokens=4, in_features=8, out_features=8)
 NORM = Operator.of(OperatorKind.LAYER_NORM, tokens=4, features=8)
 QUANTIZE = Operator.of(OperatorKind.QUANTIZE, tokens=4, features=8)
 
 
 def model(measured_ms: float, **work: tuple[int, float]) -> MeasuredModel:
-    operators = {"linear": LINEAR, "norm": NORM, "quantize": QUANTIZE}
+    operators = {"linear": LINEAR, "linear_w4": LINEAR_W4, "norm": NORM, "quantize": QUANTIZE}
     return MeasuredModel(
         name="m", work=tuple((operators[name], *entry) for name, entry in work.items()), measured_ms=measured_ms
     )
@@ -31,8 +31,8 @@ def whole(measured_ms: float, sum_ms: float) -> MeasuredModel:
     return model(measured_ms, linear=(1, sum_ms))
 
 
-def models_of(count: int, seed: int = 0, noise: float = 0.0, **truth: float) -> list[MeasuredModel]:
-    """Models whose times follow from a correction."""
+def models_of(count: int, seed: int = 0, noise: float = 0.0, **truth: object) -> list[MeasuredModel]:
+    """Models whose times follow from a correction; with scales by format, they have products of two formats."""
     generator = np.random.default_rng(seed)
     fit = Correction(
         **{"scale": 1.0, "overhead_ms": 0.0, "models": 2, "median_error_pct": 0, "max_error_pct": 0} | truth
@@ -41,6 +41,8 @@ def models_of(count: int, seed: int = 0, noise: float = 0.0, **truth: float) -> 
     for _ in range(count):
         work = ((LINEAR, int(generator.integers(1, 40)), 0.3), (NORM, int(generator.integers(1, 13)), 0.1))
         work = (*work, (QUANTIZE, int(generator.integers(0, 30)), 0.02))
+        if fit.format_scales:
+            work = (*work, (LINEAR_W4, int(generator.integers(0, 40)), 0.2))
         time_ms = fit.overhead_ms + sum(count * fit.operator_ms(o, ms) for o, count, ms in work)
         found.append(MeasuredModel(name="m", work=work, measured_ms=float(time_ms * generator.normal(1, noise))))
     return found
@@ -62,9 +64,11 @@ def test_a_scale_alone_is_found_exactly() -> None:
         {"pair_overhead_ms": 0.1},
         {"operator_overhead_ms": 0.05, "overhead_ms": 0.3},
         {"scale": 1.3, "pair_overhead_ms": 0.06, "overhead_ms": 0.5},
+        {"format_scales": {"fp32": 1.4, "w4": 0.8}, "other_scale": 1.1},
+        {"format_scales": {"fp32": 0.9, "w4": 1.5}, "other_scale": 2.0, "overhead_ms": 0.4},
     ],
 )
-def test_what_times_are_made_of_is_found(truth: dict[str, float]) -> None:
+def test_what_times_are_made_of_is_found(truth: dict[str, object]) -> None:
     fit = fit_correction(models_of(12, **truth))
     assert fit.median_error_pct < 1
     unseen = models_of(30, seed=1, **truth)
@@ -92,34 +96,43 @@ def test_equal_models_give_a_scale() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_coefficients_minimise_the_squared_errors_with_the_pull(form: Form) -> None:
-    """Against a general minimiser of the definition."""
+    """Against a general minimiser of the definition. Columns: products in two formats, others, counts, one."""
     generator = np.random.default_rng(2)
-    design = np.column_stack([*generator.uniform(1, 5, (2, 9)), *generator.integers(1, 20, (2, 9)), np.ones(9)])
-    measured = design @ np.array([1.2, 0.8, 0.05, 0.1, 0.3]) * generator.normal(1, 0.1, 9)
+    design = np.column_stack([*generator.uniform(1, 5, (3, 9)), *generator.integers(1, 20, (2, 9)), np.ones(9)])
+    measured = design @ np.array([1.2, 1.0, 0.8, 0.05, 0.1, 0.3]) * generator.normal(1, 0.1, 9)
     share = design / measured[:, None]
-    total = share[:, 0] + share[:, 1]
+    total = share[:, :3].sum(axis=1)
     common = total.sum() / (total @ total)
+    scales = 3 if form.formats else 1 + form.apart
 
     def spread(free: np.ndarray) -> np.ndarray:
-        full = np.zeros(len(Term))
-        full[0], full[1] = free[0], free[1 if form.apart else 0]
-        full[list(form.overheads)] = free[1 + form.apart :]
+        full = np.zeros(6)
+        full[:3] = free[:3] if form.formats else (free[0], free[0], free[1 if form.apart else 0])
+        full[list(form.overheads)] = free[scales:]
         return full
 
     def loss(free: np.ndarray) -> float:
         full = spread(free)
-        scaled = [share[:, 0], share[:, 1]] if form.apart else [total]
+        products = [share[:, 0], share[:, 1]] if form.formats else [share[:, 0] + share[:, 1]]
+        scaled = [*products, share[:, 2]] if form.apart else [total]
         pulls = [c.mean() * (x - common) for c, x in zip(scaled, free, strict=False)]
         pulls += [share[:, t].mean() * full[t] for t in form.overheads]
         return float(((share @ full - 1) ** 2).sum() + RIDGE * len(measured) * np.square(pulls).sum())
 
-    best = minimize(
-        loss, np.full(form.size, 0.1), bounds=[(0, None)] * form.size, method="L-BFGS-B", options={"ftol": 1e-15}
-    )
+    size = form.size(formats=2)
+    best = minimize(loss, np.full(size, 0.1), bounds=[(0, None)] * size, method="L-BFGS-B", options={"ftol": 1e-15})
     got = solve(form, design, measured)
-    free = [got[0], *([got[1]] if form.apart else []), *got[list(form.overheads)]]
+    columns = [0, 1, 2] if form.formats else [0, 2] if form.apart else [0]
+    free = [*got[columns], *got[list(form.overheads)]]
     assert loss(np.array(free)) <= best.fun * (1 + 1e-6)
     np.testing.assert_allclose(spread(np.array(free)), got)
+
+
+def test_a_format_that_no_other_model_has_takes_the_common_scale() -> None:
+    fit = Form(formats=True, apart=True)
+    design = np.array([[1.0, 0, 1, 0, 0, 1], [2.0, 0, 1, 0, 0, 1], [1.0, 0, 3, 0, 0, 1]])
+    measured = 2 * design[:, :3].sum(axis=1)
+    np.testing.assert_allclose(solve(fit, design, measured), [2, 2, 2, 0, 0, 0], rtol=1e-3)
 
 
 def test_each_model_is_predicted_from_the_others() -> None:
@@ -156,6 +169,8 @@ def test_operators_are_corrected_by_kind() -> None:
     )
     assert [fit.operator_ms(o, 1.0) for o in (LINEAR, NORM, QUANTIZE)] == [2.5, 3.5, 3.75]
     assert fit.model_copy(update={"other_scale": None}).operator_ms(NORM, 1.0) == 2.5
+    by_format = fit.model_copy(update={"format_scales": {"w4": 4.0}})
+    assert [by_format.operator_ms(o, 1.0) for o in (LINEAR, LINEAR_W4, NORM)] == [2.5, 4.5, 3.5]
 
 
 def test_the_interval_holds_the_measured_times_within_the_error() -> None:

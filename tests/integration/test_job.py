@@ -163,6 +163,21 @@ def test_a_pick_is_exported_and_verified(searched):
 
 
 @pytest.mark.slow
+def test_a_pick_is_exported_with_an_early_exit(searched):
+    folder, result = searched
+    trial = max(result["front"], key=lambda row: row["latency_ms"])["trial"]
+    options = ["--storage", f"sqlite:///{folder}/paretrim.db", "--json", "--early-exit", "--exit-tolerance", 20]
+    report = json.loads(run("export", "tiny", "--trial", trial, "--out", "leaving", *options, cwd=folder).stdout)
+    leaving = report["early_exit"]
+    assert 0 < leaving["share"] <= 1
+    assert report["exported_quality"] >= leaving["whole_quality"] - 0.35
+    assert leaving["expected_latency_ms"] < report["predicted_latency_ms"]
+    card = (folder / "leaving" / "README.md").read_text()
+    assert "--early-exit --exit-tolerance 20" in card
+    assert "share that leaves early" in card
+
+
+@pytest.mark.slow
 def test_sensitivity_and_sweep_go_on_from_the_search(searched):
     folder, _ = searched
     done = run("sensitivity", "job.yaml", "--measure", "--out", "units", "--json", cwd=folder)

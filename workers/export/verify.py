@@ -100,6 +100,7 @@ def measure(request: VerifyRequest) -> Measurement:
         folder=folder,
         classes=classes,
         latency_ms=timing[0].median_ms,
+        latency_undisturbed_ms=timing[0].undisturbed_ms,
         latency_p99_ms=timing[0].p99_ms,
         latency_spread_ms=timing[0].spread_ms,
         dense_latency_ms=timing[1].median_ms if len(timing) > 1 else None,

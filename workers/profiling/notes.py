@@ -6,7 +6,7 @@ from evaluators.latency.table import Entry, LatencyTable
 from workers.profiling.sampling import CLOCK_TOLERANCE, Reference, Samples
 
 NOISY_SPREAD = 0.25
-"""Interquartile range over median from which one operator counts as noisy."""
+"""Spread of an operator's undisturbed times, relative to them, from which it counts as noisy."""
 NOISY_SHARE = 0.2
 """Share of noisy operators from which the machine counts as noisy."""
 
@@ -18,27 +18,26 @@ def noise_note(entries: Sequence[Entry]) -> tuple[str, ...]:
         return ()
     return (
         f"the machine is noisy: {len(noisy)} of {len(entries)} operators spread by more than {NOISY_SPREAD:.0%} of "
-        "their median; end other work and profile again into a new file",
+        "their time even where nothing disturbed them; end other work and profile again into a new file",
     )
 
 
 def clock_note(taken: Sequence[Samples], reference: Reference) -> tuple[str, ...]:
-    """Return a note where the reference operator's time changed between rounds, else nothing.
+    """Return a note where too few rounds agree about operators' undisturbed times, else nothing.
 
     Args:
         taken: What was sampled in a run.
         reference: Timed between all of these rounds.
     """
-    unsteady = sum(samples.unsteady for samples in taken)
-    if not unsteady:
-        return ()
-    least, most = (bound(reference.times_ms) / reference.level_ms for bound in (min, max))
     unsettled = sum(samples.unsettled for samples in taken)
-    kept = f"; {unsettled} operators keep times of such rounds" if unsettled else ""
+    if not unsettled:
+        return ()
+    disturbed, rounds = (sum(found) for found in zip(*((s.disturbed, s.rounds) for s in taken), strict=True))
     return (
-        f"clocks or other work changed meanwhile: {reference.operator} took {least:.2f} to {most:.2f} times its usual "
-        f"{reference.level_ms:.3g} ms; {unsteady} of {sum(samples.rounds for samples in taken)} rounds were measured "
-        f"again{kept}",
+        f"clocks or other work changed meanwhile: {reference.operator} took up to "
+        f"{max(reference.times_ms) / reference.level_ms:.2f} times its undisturbed {reference.level_ms:.3g} ms, more "
+        f"than {1 + CLOCK_TOLERANCE:.1f} times in {disturbed} of {rounds} rounds; {unsettled} operators were hardly "
+        "ever seen undisturbed",
     )
 
 
@@ -57,8 +56,8 @@ def pace_note(taken: Sequence[Samples], reference: Reference) -> tuple[str, ...]
     measured, total = (sum(len(samples.times_ms) for samples in found) for found in (apart, taken))
     return (
         f"the machine changed its speed for good or for a while: {measured} of {total} operators were measured while "
-        f"{reference.operator} took {least:.2f} to {most:.2f} times its usual {usual_ms:.3g} ms, so that rows do not "
-        "compare; hold the clocks fixed and profile again into a new file",
+        f"{reference.operator} took {least:.2f} to {most:.2f} times its undisturbed {usual_ms:.3g} ms, so that rows "
+        "do not compare; hold the clocks fixed and profile again into a new file",
     )
 
 

@@ -1,22 +1,19 @@
-"""Samples operators in rounds: interleaved against drift, oftener where they are noisy, again where a clock moved."""
+"""Samples operators in rounds: interleaved against drift, until each was seen undisturbed several times."""
 
 from __future__ import annotations
 
-import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
 
 from evaluators.latency.workload import Operator
 from workers.targets.device import Device
+from workers.targets.undisturbed import undisturbed_ms
 
 CLOCK_TOLERANCE = 0.1
-"""Change of the reference operator's time beyond which a round does not count."""
+"""How much longer than undisturbed the reference operator may take in a round that counts as undisturbed."""
 MIN_ROUNDS = 2
-_NORMAL_MEDIAN = math.sqrt(math.pi / 2)
-"""Standard deviation over mean deviation, and error of a median over that of a mean, of a normal distribution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,14 +24,16 @@ class ProfileBudget:
         rounds: Passes over all operators, each in a random order, so that a drift of the clock hits all alike.
         max_rounds: Most passes, the later ones over operators only that are not sure yet.
         runs: Timed runs of an operator in a round.
-        error: Standard error of an operator's median, relative to it, up to which it is sampled again.
+        agreeing: Rounds that have to agree about an operator's undisturbed time; until they do it is sampled again.
+        error: How far apart, relative to it, times are that agree.
         seconds: Time after which no further round starts, once every operator has had two; None has no limit.
     """
 
-    rounds: int = 4
-    max_rounds: int = 12
-    runs: int = 15
-    error: float = 0.01
+    rounds: int = 10
+    max_rounds: int = 24
+    runs: int = 8
+    agreeing: int = 3
+    error: float = 0.03
     seconds: float | None = None
 
 
@@ -45,7 +44,7 @@ class Reference:
     Attributes:
         operator: The operator.
         working_set_bytes: Its working set; see `Device.sample`.
-        times_ms: Its median time whenever it was timed.
+        times_ms: Its undisturbed time whenever it was timed.
     """
 
     operator: Operator
@@ -54,13 +53,13 @@ class Reference:
 
     @property
     def level_ms(self) -> float:
-        """Its usual time."""
-        return median(self.times_ms)
+        """Its undisturbed time over all of these."""
+        return undisturbed_ms(self.times_ms)
 
     def time(self, device: Device, *, runs: int, seed: int) -> float:
-        """Time it once more, and return and keep the median."""
+        """Time it once more, and return and keep the undisturbed time."""
         times_ms = device.sample(self.operator, runs=runs, seed=seed, working_set_bytes=self.working_set_bytes)
-        self.times_ms.append(median(times_ms))
+        self.times_ms.append(undisturbed_ms(times_ms))
         return self.times_ms[-1]
 
 
@@ -78,9 +77,9 @@ class Round:
     before_ms: float
     after_ms: float
 
-    def is_steady(self, level_ms: float) -> bool:
-        """Whether the reference operator took its usual time before and after."""
-        return all(abs(x / level_ms - 1) <= CLOCK_TOLERANCE for x in (self.before_ms, self.after_ms))
+    def is_undisturbed(self, level_ms: float) -> bool:
+        """Whether the reference operator took no longer than undisturbed before and after."""
+        return max(self.before_ms, self.after_ms) <= (1 + CLOCK_TOLERANCE) * level_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,34 +87,31 @@ class Samples:
     """What some rounds gave.
 
     Attributes:
-        times_ms: Times by operator, of steady rounds where there were two of them.
+        times_ms: Times by operator.
         rounds: Passes that were made.
-        unsteady: How many of them came while the reference operator took another time than usual.
-        unsettled: Operators that keep times of unsteady rounds, as no others were to be had.
-        reference_ms: Median time of the reference operator around these rounds.
+        disturbed: How many of them came while the reference operator took longer than undisturbed.
+        unsettled: Operators about whose undisturbed time too few rounds agree.
+        reference_ms: Undisturbed time of the reference operator around these rounds.
     """
 
     times_ms: Mapping[Operator, Sequence[float]]
     rounds: int
-    unsteady: int
+    disturbed: int
     unsettled: int
     reference_ms: float
 
 
-def median_error(rounds_ms: Sequence[Sequence[float]]) -> float:
-    """Return the standard error of a median, relative to it, by how far the rounds' medians lie apart.
+def agreeing_rounds(rounds_ms: Sequence[Sequence[float]], error: float) -> int:
+    """Count the rounds whose undisturbed time is that of all rounds together.
 
-    Runs of one round share weights, memory and clock, so that only rounds are independent.
+    Runs of one round share weights, memory, clock and neighbours, so that only rounds are independent.
 
     Args:
         rounds_ms: Times of one operator by round, one or more rounds.
+        error: Relative difference up to which two times are the same.
     """
-    medians = [median(times_ms) for times_ms in rounds_ms]
-    if len(medians) < 2:
-        return math.inf
-    middle = median(medians)
-    deviation = _NORMAL_MEDIAN * sum(abs(x - middle) for x in medians) / len(medians)
-    return _NORMAL_MEDIAN * deviation / math.sqrt(len(medians)) / middle
+    whole_ms = undisturbed_ms([x for times_ms in rounds_ms for x in times_ms])
+    return sum(undisturbed_ms(times_ms) <= (1 + error) * whole_ms for times_ms in rounds_ms)
 
 
 def sample_rounds(
@@ -127,12 +123,12 @@ def sample_rounds(
     *,
     progress: Callable[[int], None],
 ) -> Samples:
-    """Sample operators until each has enough rounds and its median is sure, or the budget ends.
+    """Sample operators until each has enough rounds and its undisturbed time is sure, or the budget ends.
 
     Args:
         operators: Working set in bytes by operator; see `Device.sample`.
-        reference: Timed before and after every round. A round during which it took more than 10 % more or less than
-            usual does not count, and is made up for.
+        reference: Timed before and after every round: tells of how many of them the machine had other work, or slower
+            clocks.
         device: What is measured.
         budget: How much is measured.
         generator: Source of orders and seeds.
@@ -142,7 +138,7 @@ def sample_rounds(
     rounds: list[Round] = []
     before_ms = reference.time(device, runs=budget.runs, seed=generator.getrandbits(32))
     while len(rounds) < budget.max_rounds:
-        wanted = [operator for operator in operators if not _is_settled(operator, rounds, reference.level_ms, budget)]
+        wanted = [operator for operator in operators if not _is_settled(operator, rounds, budget)]
         is_late = budget.seconds is not None and time.monotonic() - start > budget.seconds
         if not wanted or (is_late and len(rounds) >= MIN_ROUNDS):
             break
@@ -156,31 +152,28 @@ def sample_rounds(
         after_ms = reference.time(device, runs=budget.runs, seed=generator.getrandbits(32))
         rounds.append(Round(times_ms=times_ms, before_ms=before_ms, after_ms=after_ms))
         before_ms = after_ms
-    return _gather(operators, rounds, reference.level_ms)
+    return _gather(operators, rounds, reference.level_ms, budget)
 
 
-def _is_settled(operator: Operator, rounds: Sequence[Round], level_ms: float, budget: ProfileBudget) -> bool:
-    times_ms = _times_of(operator, rounds, level_ms)
-    return len(times_ms) >= budget.rounds and median_error(times_ms) <= budget.error
+def _is_settled(operator: Operator, rounds: Sequence[Round], budget: ProfileBudget) -> bool:
+    times_ms = _times_of(operator, rounds)
+    return len(times_ms) >= budget.rounds and _are_sure(times_ms, budget)
 
 
-def _times_of(operator: Operator, rounds: Sequence[Round], level_ms: float) -> list[Sequence[float]]:
-    return [r.times_ms[operator] for r in rounds if operator in r.times_ms and r.is_steady(level_ms)]
+def _are_sure(rounds_ms: Sequence[Sequence[float]], budget: ProfileBudget) -> bool:
+    return agreeing_rounds(rounds_ms, budget.error) >= min(budget.agreeing, len(rounds_ms))
 
 
-def _gather(operators: Mapping[Operator, int], rounds: Sequence[Round], level_ms: float) -> Samples:
-    times_ms, unsettled = {}, 0
-    for operator in operators:
-        found = _times_of(operator, rounds, level_ms)
-        if len(found) < MIN_ROUNDS:
-            found = [r.times_ms[operator] for r in rounds if operator in r.times_ms]
-            unsettled += 1
-        times_ms[operator] = [x for times in found for x in times]
-    unsteady = sum(not r.is_steady(level_ms) for r in rounds)
+def _times_of(operator: Operator, rounds: Sequence[Round]) -> list[Sequence[float]]:
+    return [r.times_ms[operator] for r in rounds if operator in r.times_ms]
+
+
+def _gather(operators: Iterable[Operator], rounds: Sequence[Round], level_ms: float, budget: ProfileBudget) -> Samples:
+    found = {operator: _times_of(operator, rounds) for operator in operators}
     return Samples(
-        times_ms=times_ms,
+        times_ms={operator: [x for times in times_ms for x in times] for operator, times_ms in found.items()},
         rounds=len(rounds),
-        unsteady=unsteady,
-        unsettled=unsettled,
-        reference_ms=median(x for r in rounds for x in (r.before_ms, r.after_ms)),
+        disturbed=sum(not r.is_undisturbed(level_ms) for r in rounds),
+        unsettled=sum(not _are_sure(times_ms, budget) for times_ms in found.values()),
+        reference_ms=undisturbed_ms([x for r in rounds for x in (r.before_ms, r.after_ms)]),
     )

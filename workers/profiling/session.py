@@ -10,8 +10,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-
 from evaluators.latency.table import Entry, ForeignTableError, LatencyTable, Provenance, load_table
 from evaluators.latency.workload import Operator, OperatorKind
 from search_spaces.units import ModelStructure
@@ -20,6 +18,7 @@ from workers.profiling.refinement import Block
 from workers.profiling.required import working_set_bytes
 from workers.profiling.sampling import ProfileBudget, Reference, Samples, sample_rounds
 from workers.targets.device import Device
+from workers.targets.undisturbed import undisturbed_ms, undisturbed_spread_ms
 
 CHUNK = 32
 """Operators that are measured together, in rounds, before the table is saved."""
@@ -194,5 +193,10 @@ def _existing(out: Path | None, device: Device, target: str) -> LatencyTable | N
 
 
 def _entry(operator: Operator, working_set: int, times_ms: Sequence[float]) -> Entry:
-    low, median, high = (float(x) for x in np.percentile(times_ms, [25, 50, 75]))
-    return Entry.of(operator, median, spread_ms=high - low, repeats=len(times_ms), working_set_bytes=working_set)
+    return Entry.of(
+        operator,
+        undisturbed_ms(times_ms),
+        spread_ms=undisturbed_spread_ms(times_ms),
+        repeats=len(times_ms),
+        working_set_bytes=working_set,
+    )

@@ -7,18 +7,24 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from evaluators.latency.fitting import MeasuredModel, fit_correction
 from evaluators.latency.lookup import LatencyPredictor
 from evaluators.latency.table import EnergyCoefficients, LatencyTable
 from evaluators.latency.workload import Operator, Workload
 from workers.profiling.power import measure_power
+from workers.profiling.sampling import agreeing_rounds
 from workers.profiling.threads import pinned
 from workers.targets.device import TimedModel
 from workers.targets.energy_meters import EnergyMeter
+from workers.targets.undisturbed import undisturbed_ms
 
 MIN_ROUNDS = 3
+MOST_TIMES_ROUNDS = 3
+AGREEING = 4
+"""Rounds that have to agree about a model's undisturbed time."""
+ERROR = 0.02
+"""How far apart, relative to it, times are that agree."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,30 +52,38 @@ def time_models(
     late: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[float]:
-    """Time models in rounds, each in a random order, and return the median over all runs of each in ms.
+    """Time models in rounds, each in a random order, and return the undisturbed time of each in ms.
 
-    Many rounds of few runs say more than few of many: what disturbs a run mostly disturbs its neighbours too.
+    Many rounds of few runs say more than few of many: what disturbs a run mostly disturbs its neighbours too. Models
+    about whose undisturbed time few rounds agree get more of them.
 
     Args:
         models: What to time.
         threads: Threads of the runtime; the models are kept on as many CPUs.
-        rounds: Passes over all models.
+        rounds: Passes over all models; those that are not sure then get up to three times as many.
         runs: Timed runs of a model in a pass.
         seed: Seed of the orders.
         late: Monotonic time in seconds after which no further pass starts, once there are three; None has no limit.
         progress: Called after every sample.
     """
     generator = random.Random(seed)
-    samples_ms: list[list[float]] = [[] for _ in models]
+    rounds_ms: list[list[Sequence[float]]] = [[] for _ in models]
+    done = 0
     with pinned(threads):
-        for number in range(rounds):
-            if late is not None and number >= MIN_ROUNDS and time.monotonic() > late:
+        for number in range(MOST_TIMES_ROUNDS * rounds):
+            wanted = [index for index, found in enumerate(rounds_ms) if number < rounds or not _is_sure(found)]
+            if not wanted or (late is not None and number >= MIN_ROUNDS and time.monotonic() > late):
                 break
-            for place, index in enumerate(generator.sample(range(len(models)), len(models))):
-                samples_ms[index].extend(models[index].sample(runs=runs))
+            for index in generator.sample(wanted, len(wanted)):
+                rounds_ms[index].append(models[index].sample(runs=runs))
+                done += 1
                 if progress is not None:
-                    progress(number * len(models) + place + 1, rounds * len(models))
-    return [float(median(times_ms)) for times_ms in samples_ms]
+                    progress(done, max(rounds * len(models), done))
+    return [undisturbed_ms([x for times_ms in found for x in times_ms]) for found in rounds_ms]
+
+
+def _is_sure(rounds_ms: Sequence[Sequence[float]]) -> bool:
+    return agreeing_rounds(rounds_ms, ERROR) >= min(AGREEING, len(rounds_ms))
 
 
 def measure_correction(
@@ -77,8 +91,8 @@ def measure_correction(
     workload: Workload,
     models: Iterable[WholeModel],
     *,
-    rounds: int = 12,
-    runs: int = 10,
+    rounds: int = 24,
+    runs: int = 5,
     seed: int = 0,
     late: float | None = None,
     progress: Callable[[int, int], None] | None = None,

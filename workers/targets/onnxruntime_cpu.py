@@ -16,6 +16,7 @@ from workers.targets.copies import copies_of, displaced_by
 from workers.targets.cpu import cpu_clocks, cpu_model, system_name
 from workers.targets.energy_meters import RaplMeter, cpu_meter
 from workers.targets.timing import MODEL_SECONDS, SAMPLE_SECONDS, TimingStats, summarise, time_calls
+from workers.targets.undisturbed import undisturbed_ms
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -165,6 +166,7 @@ class OnnxRuntimeCpu:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
+        self._calls_ms: dict[int, list[float]] = {}
 
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprint of this machine."""
@@ -182,7 +184,7 @@ class OnnxRuntimeCpu:
         """Time an operator in a fresh session; see `Device.sample`."""
         copies = copies_of(operator)
         displaced_bytes = displaced_by(operator, copies, working_set_bytes)
-        call_ms = float(np.median(self._time(None, 0, runs, seed, displaced_bytes)))
+        call_ms = self._call_ms(runs, seed, displaced_bytes)
         times_ms = self._time(operator, copies, runs, seed, displaced_bytes)
         # A call's cost varies by itself: what is left of a tiny operator must not become zero or negative.
         return tuple(float(max(t - call_ms, 0.05 * t) / copies) for t in times_ms)
@@ -199,6 +201,12 @@ class OnnxRuntimeCpu:
     def open(self, folder: Path) -> OnnxArtifact:
         """Open the exported file of a folder; see `Device.open`."""
         return OnnxArtifact(folder, self.threads)
+
+    def _call_ms(self, runs: int, seed: int, displaced_bytes: int) -> float:
+        """Time of a call that does nothing: an undisturbed one, as it is taken off undisturbed times."""
+        found = self._calls_ms.setdefault(displaced_bytes, [])
+        found.extend(self._time(None, 0, runs, seed, displaced_bytes).tolist())
+        return undisturbed_ms(found)
 
     def _time(
         self, operator: Operator | None, copies: int, runs: int, seed: int, displaced_bytes: int

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workers.targets.run_queue import RunQueueWait
+from workers.targets.undisturbed import undisturbed_ms
 
 SAMPLE_SECONDS = 0.25
 """After this time no further run of an operator's sample starts."""
@@ -23,12 +24,14 @@ class TimingStats:
 
     Attributes:
         median_ms: Median time of a run.
+        undisturbed_ms: Median of the fastest fifth.
         p99_ms: 99th percentile.
         spread_ms: Interquartile range.
         repeats: Timed runs.
     """
 
     median_ms: float
+    undisturbed_ms: float
     p99_ms: float
     spread_ms: float
     repeats: int
@@ -97,4 +100,10 @@ def _elapsed_ns(call: Callable[[], object], between: Callable[[], object] | None
 def summarise(times_ms: npt.NDArray[np.float64]) -> TimingStats:
     """Summarise times, (runs,) in ms."""
     low, median, high, p99 = (float(x) for x in np.percentile(times_ms, [25, 50, 75, 99]))
-    return TimingStats(median_ms=median, p99_ms=p99, spread_ms=high - low, repeats=len(times_ms))
+    return TimingStats(
+        median_ms=median,
+        undisturbed_ms=undisturbed_ms(times_ms),
+        p99_ms=p99,
+        spread_ms=high - low,
+        repeats=len(times_ms),
+    )

@@ -20,9 +20,10 @@ class Entry(StoredRecord):
     axes: dict[str, PositiveInt]
     """Sizes by axis."""
     median_ms: float = Field(gt=0)
-    """Median time of one run in milliseconds."""
+    """Median time of an undisturbed run in milliseconds: of the fastest fifth where this project measured."""
     spread_ms: float | None = Field(ge=0)
-    """Interquartile range of the runs in milliseconds; None where an imported source does not state any spread."""
+    """How wide these times spread in milliseconds: up to the first quartile of the runs where this project measured,
+    else as the source defines it; None where an imported source does not state any spread."""
     repeats: PositiveInt | None
     """Timed runs; None where an imported source does not state them."""
     working_set_bytes: int | None = Field(ge=0)

@@ -42,13 +42,25 @@ def table() -> LatencyTable:
     return LatencyTable(target="t", fingerprint=mark, provenance=Provenance(measured_at=None), entries=tuple(rows))
 
 
-def test_models_are_timed_in_rounds_of_random_order_by_medians() -> None:
+def test_models_are_timed_in_rounds_of_random_order_undisturbed() -> None:
     log: list[Scripted] = []
     models = [Scripted(log, 1.0, 9.0, 2.0), Scripted(log, 4.0)]
-    assert time_models(models, threads=1, rounds=9, runs=2, seed=3) == [2.0, 4.0]
+    assert time_models(models, threads=1, rounds=9, runs=2, seed=3) == [1.0, 4.0]
     rounds = [log[start : start + 2] for start in range(0, 18, 2)]
     assert all(set(r) == set(models) for r in rounds)
     assert len({tuple(map(id, r)) for r in rounds}) == 2
+
+
+def test_models_that_are_hardly_ever_undisturbed_are_timed_oftener() -> None:
+    log: list[Scripted] = []
+    restless = Scripted(log, *(9.0 - 0.3 * number for number in range(27)))
+    models = [Scripted(log, 4.0), restless]
+    found: list[tuple[int, int]] = []
+    time_models(models, threads=1, rounds=9, runs=2, progress=lambda done, total: found.append((done, total)))
+    assert models[0].taken == 9
+    assert restless.taken == 27
+    assert found[0] == (1, 18)
+    assert found[-1] == (36, 36)
 
 
 def test_when_time_is_over_models_are_timed_three_times() -> None:
