@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import urllib.error
@@ -38,7 +37,7 @@ def address(stored_study: str) -> Iterator[str]:
             assert server.stdout is not None
             yield re.search(r"http://\S+", server.stdout.readline())[0]
         finally:
-            server.send_signal(signal.SIGINT)
+            server.terminate()
             assert server.wait(30) == 0
 
 
