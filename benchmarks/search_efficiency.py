@@ -28,6 +28,7 @@ from benchmarks.search_runs import Bench, Curve, Make
 from controller.samplers.frontier import make_frontier
 
 GP_SECONDS = 120.0
+_GP_SECONDS_QUICK = 20.0
 STOCK: Mapping[str, Make] = {
     "nsga2": lambda context: NSGAIISampler(seed=context.seed),
     "random": lambda context: RandomSampler(seed=context.seed),
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, help="how many; 5 on digits, else 2")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--budget", type=int, help="evaluations of each sampler; 1280 on digits, else 512")
-    parser.add_argument("--quick", action="store_true", help="one seed, 96 evaluations; keeps no result")
+    parser.add_argument("--quick", action="store_true", help="one seed, 96 evaluations, GP for 20 s; keeps no result")
     parser.add_argument("--stock-only", action="store_true", help="fill the folder, print nothing")
     parser.add_argument("--kept-only", action="store_true", help="compare with the stock curves that the folder holds")
     arguments = parser.parse_args()
@@ -63,7 +64,8 @@ def main() -> None:
         runs = [(name, seed) for name in STOCK for seed in chosen]
         if arguments.kept_only:
             runs = [(name, seed) for name, seed in runs if bench.stock_file(name, seed, budget).exists()]
-        found = [_stock(bench, name, seed, budget) for name, seed in runs]
+        gp_seconds = _GP_SECONDS_QUICK if arguments.quick else GP_SECONDS
+        found = [_stock(bench, name, seed, budget, gp_seconds) for name, seed in runs]
         stock = {seed: [curve for curve in found if curve.seed == seed] for seed in chosen}
         if not arguments.stock_only:
             frontier = {
@@ -73,8 +75,8 @@ def main() -> None:
             report(bench.name, stock, frontier, keep=not arguments.quick)
 
 
-def _stock(bench: Bench, name: str, seed: int, budget: int) -> Curve:
-    seconds = GP_SECONDS if name == "gp" else 1e9
+def _stock(bench: Bench, name: str, seed: int, budget: int, gp_seconds: float) -> Curve:
+    seconds = gp_seconds if name == "gp" else 1e9
     return _told(bench.stock_search(name, STOCK[name], seed=seed, budget=budget, seconds=seconds))
 
 

@@ -10,6 +10,7 @@ from benchmarks.recording import RESULTS
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_frontier_is_ahead_of_every_stock_sampler_in_a_small_run() -> None:
     kept = {file: file.stat().st_mtime_ns for file in RESULTS.iterdir()}
     command = [sys.executable, "-m", "benchmarks.search_efficiency", "--model", "digits", "--quick"]
