@@ -17,7 +17,7 @@ class CalibratedModel(Record):
     Attributes:
         name: Its policy, for people.
         predicted_ms: Predicted time; by a fit on the other models where it was left out.
-        measured_ms: Median time end to end.
+        measured_ms: Time end to end, undisturbed.
         error_pct: Absolute error of the prediction, in per cent of the measured time.
         left_out: Whether the prediction did not see the measurement.
     """

@@ -27,7 +27,7 @@ class ModelError(_Stored):
     predicted_ms: float = Field(gt=0)
     """Prediction of the correction; fitted on the other models where this one was left out."""
     measured_ms: float = Field(gt=0)
-    """Median of its runs."""
+    """Median of its undisturbed runs."""
     left_out: bool
     """Whether the prediction did not see the measurement. The fastest and the slowest of many models are always seen:
     a correction holds between them."""

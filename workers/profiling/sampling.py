@@ -114,6 +114,11 @@ def agreeing_rounds(rounds_ms: Sequence[Sequence[float]], error: float) -> int:
     return sum(undisturbed_ms(times_ms) <= (1 + error) * whole_ms for times_ms in rounds_ms)
 
 
+def are_sure(rounds_ms: Sequence[Sequence[float]], *, agreeing: int, error: float) -> bool:
+    """Whether so many rounds agree, or all where there are fewer; see `agreeing_rounds`."""
+    return agreeing_rounds(rounds_ms, error) >= min(agreeing, len(rounds_ms))
+
+
 def sample_rounds(
     operators: Mapping[Operator, int],
     reference: Reference,
@@ -157,11 +162,8 @@ def sample_rounds(
 
 def _is_settled(operator: Operator, rounds: Sequence[Round], budget: ProfileBudget) -> bool:
     times_ms = _times_of(operator, rounds)
-    return len(times_ms) >= budget.rounds and _are_sure(times_ms, budget)
-
-
-def _are_sure(rounds_ms: Sequence[Sequence[float]], budget: ProfileBudget) -> bool:
-    return agreeing_rounds(rounds_ms, budget.error) >= min(budget.agreeing, len(rounds_ms))
+    is_enough = len(times_ms) >= budget.rounds
+    return is_enough and are_sure(times_ms, agreeing=budget.agreeing, error=budget.error)
 
 
 def _times_of(operator: Operator, rounds: Sequence[Round]) -> list[Sequence[float]]:
@@ -174,6 +176,8 @@ def _gather(operators: Iterable[Operator], rounds: Sequence[Round], level_ms: fl
         times_ms={operator: [x for times in times_ms for x in times] for operator, times_ms in found.items()},
         rounds=len(rounds),
         disturbed=sum(not r.is_undisturbed(level_ms) for r in rounds),
-        unsettled=sum(not _are_sure(times_ms, budget) for times_ms in found.values()),
+        unsettled=sum(
+            not are_sure(times_ms, agreeing=budget.agreeing, error=budget.error) for times_ms in found.values()
+        ),
         reference_ms=undisturbed_ms([x for r in rounds for x in (r.before_ms, r.after_ms)]),
     )

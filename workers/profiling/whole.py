@@ -13,7 +13,7 @@ from evaluators.latency.lookup import LatencyPredictor
 from evaluators.latency.table import EnergyCoefficients, LatencyTable
 from evaluators.latency.workload import Operator, Workload
 from workers.profiling.power import measure_power
-from workers.profiling.sampling import agreeing_rounds
+from workers.profiling.sampling import are_sure
 from workers.profiling.threads import pinned
 from workers.targets.device import TimedModel
 from workers.targets.energy_meters import EnergyMeter
@@ -71,7 +71,11 @@ def time_models(
     done = 0
     with pinned(threads):
         for number in range(MOST_TIMES_ROUNDS * rounds):
-            wanted = [index for index, found in enumerate(rounds_ms) if number < rounds or not _is_sure(found)]
+            wanted = [
+                index
+                for index, found in enumerate(rounds_ms)
+                if number < rounds or not are_sure(found, agreeing=AGREEING, error=ERROR)
+            ]
             if not wanted or (late is not None and number >= MIN_ROUNDS and time.monotonic() > late):
                 break
             for index in generator.sample(wanted, len(wanted)):
@@ -80,10 +84,6 @@ def time_models(
                 if progress is not None:
                     progress(done, max(rounds * len(models), done))
     return [undisturbed_ms([x for times_ms in found for x in times_ms]) for found in rounds_ms]
-
-
-def _is_sure(rounds_ms: Sequence[Sequence[float]]) -> bool:
-    return agreeing_rounds(rounds_ms, ERROR) >= min(AGREEING, len(rounds_ms))
 
 
 def measure_correction(
