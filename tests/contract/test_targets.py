@@ -62,7 +62,7 @@ def test_samples_of_every_format_are_positive(target: str, device: Device) -> No
     formats = [n for n in TARGETS.get(target).formats if LayerType.LINEAR in FORMATS.get(n).layer_types]
     for name in formats:
         times_ms = device.sample(linear(name), runs=3, seed=0, working_set_bytes=100_000)
-        assert len(times_ms) == 3
+        assert 3 <= len(times_ms) <= 9
         assert all(time_ms > 0 for time_ms in times_ms)
 
 
@@ -89,7 +89,7 @@ def test_whole_models_have_times_and_the_model_stays_as_it_is(device: Device, ti
         )
     for model in (*models, *models):
         times_ms = model.sample(runs=4)
-        assert len(times_ms) == 4
+        assert 4 <= len(times_ms) <= 12
         assert all(time_ms > 0 for time_ms in times_ms)
     after = dict(assembler.apply(dense).named_modules())
     assert all(after[name] is before[name] for name in before)

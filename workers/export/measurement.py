@@ -151,7 +151,7 @@ class Measurement(BaseModel):
         folder: The same of the Hugging Face form, on the last split; None where it was not asked for.
         classes: Of the last split; None where answers are no classes.
         latency_ms: Median time of one call of the workload.
-        latency_undisturbed_ms: Median of the fastest fifth of the calls, as in the latency table.
+        latency_undisturbed_ms: Median of the fastest fifth of calls in quiet moments, as in the latency table.
         latency_p99_ms: 99th percentile.
         latency_spread_ms: Interquartile range.
         dense_latency_ms: Median time of the dense model, timed in turn with the artifact.

@@ -39,8 +39,8 @@ class ExportReport(BaseModel):
         dense_latency_predicted_ms: Prediction for the dense model.
         latency_measured_ms: Median of the artifact in a process of its own; where it has an early exit, of the model
             without it, whose call takes the same path whatever the example.
-        latency_undisturbed_ms: Median of the fastest fifth of its calls: what the table predicts. None in reports of
-            earlier versions, which compared the prediction with the median of all.
+        latency_undisturbed_ms: Median of the fastest fifth of its calls in quiet moments: what the table predicts.
+            None in reports of earlier versions, which compared the prediction with the median of all.
         latency_p99_ms: 99th percentile.
         dense_latency_measured_ms: Median of the dense model as ONNX, in turn with the artifact.
         latency_error: (undisturbed - predicted) / predicted.

@@ -232,10 +232,12 @@ def _time_in_turn(models: Sequence[RunningModel], inputs: Mapping[str, Tensor]) 
     import numpy as np
 
     times_ms: list[list[float]] = [[] for _ in models]
+    quiet_ms: list[list[float]] = [[] for _ in models]
     for _ in range(_ROUNDS):
         for place, model in enumerate(models):
             times_ms[place].extend(model.time(inputs, runs=_RUNS_A_ROUND))
-    return [summarise(np.array(mine)) for mine in times_ms]
+            quiet_ms[place].extend(model.time(inputs, runs=_RUNS_A_ROUND, quiet=True))
+    return [summarise(np.array(all_ms), np.array(some_ms)) for all_ms, some_ms in zip(times_ms, quiet_ms, strict=True)]
 
 
 def _compare(evaluator: QualityEvaluator, searched: Outputs, exported: Outputs) -> SplitMeasurement:

@@ -49,7 +49,7 @@ def pace_note(taken: Sequence[Samples], reference: Reference) -> tuple[str, ...]
         reference: Timed between all of these rounds.
     """
     usual_ms = reference.level_ms
-    apart = [samples for samples in taken if abs(samples.reference_ms / usual_ms - 1) > CLOCK_TOLERANCE]
+    apart = [samples for samples in taken if samples.is_apart(usual_ms)]
     if not apart:
         return ()
     least, most = (bound(samples.reference_ms for samples in apart) / usual_ms for bound in (min, max))

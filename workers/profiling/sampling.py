@@ -100,6 +100,10 @@ class Samples:
     unsettled: int
     reference_ms: float
 
+    def is_apart(self, level_ms: float) -> bool:
+        """Whether the reference operator ran at another speed than its undisturbed time says, all the while."""
+        return abs(self.reference_ms / level_ms - 1) > CLOCK_TOLERANCE
+
 
 def agreeing_rounds(rounds_ms: Sequence[Sequence[float]], error: float) -> int:
     """Count the rounds whose undisturbed time is that of all rounds together.

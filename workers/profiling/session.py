@@ -22,6 +22,8 @@ from workers.targets.undisturbed import undisturbed_ms, undisturbed_spread_ms
 
 CHUNK = 32
 """Operators that are measured together, in rounds, before the table is saved."""
+MOST_REPEATS = 3
+"""How often operators are measured again that were measured while the machine ran at another speed."""
 
 Progress = Callable[[int, int], None]
 """Called with samples taken and samples in all, as far as it is known what needs to be measured."""
@@ -84,6 +86,7 @@ class ProfileSession:
         self._generator.shuffle(wanted)
         for start in range(0, len(wanted), CHUNK):
             self._measure_chunk(wanted[start : start + CHUNK], left=len(wanted) - start)
+        self._repeat_slow_chunks()
         if self._table is None:
             raise ValueError("a latency table has at least one operator; got none; pass the operators of a space")
         return self._table
@@ -112,6 +115,16 @@ class ProfileSession:
         self._keep(self._table.entries)
         return self._table
 
+    def _repeat_slow_chunks(self) -> None:
+        """Measure again what does not compare with the rest; a slow spell may have ended meanwhile."""
+        for _ in range(MOST_REPEATS):
+            apart = [samples for samples in self._taken if samples.is_apart(self._reference.level_ms)]
+            if self._is_late():
+                return
+            for samples in apart:
+                self._taken.remove(samples)
+                self._measure_chunk(list(samples.times_ms), left=len(samples.times_ms))
+
     def _measure_chunk(self, chunk: Sequence[Operator], *, left: int) -> None:
         first, total = self._samples_done, self._samples_done + left * self._budget.rounds
         jobs = {operator: working_set_bytes(self._structure, operator.format) for operator in chunk}
@@ -128,8 +141,9 @@ class ProfileSession:
             self._notes += changed_since(self._table, self._reference)
         self._taken.append(samples)
         self._samples_done += len(chunk) * self._budget.rounds
-        added = [_entry(operator, jobs[operator], times_ms) for operator, times_ms in samples.times_ms.items()]
-        self._keep((*(self._table.entries if self._table else ()), *added))
+        entries = {entry.operator: entry for entry in (self._table.entries if self._table else ())}
+        entries |= {o: _entry(o, jobs[o], times_ms) for o, times_ms in samples.times_ms.items()}
+        self._keep(tuple(entries.values()))
         self._progress(self._samples_done, total)
 
     def _seconds(self, share: float) -> float | None:

@@ -25,10 +25,10 @@ class TimedModel(Protocol):
     """A whole model in the form that a runtime takes, with inputs of a workload."""
 
     def sample(self, *, runs: int) -> Sequence[float]:
-        """Open the model afresh, warm it up and time it.
+        """Open the model afresh, warm it up and time it, in quiet moments where these can be told.
 
         Args:
-            runs: Timed runs; fewer where they take long.
+            runs: Timed runs; fewer where they take long, more where few were quiet.
 
         Returns:
             Milliseconds of each run of the whole model, above 0.
@@ -51,8 +51,14 @@ class RunningModel(Protocol):
         """Run one call of the model on a batch, by input name; the outputs come back to the CPU."""
         ...
 
-    def time(self, inputs: Mapping[str, Tensor], *, runs: int) -> Sequence[float]:
+    def time(self, inputs: Mapping[str, Tensor], *, runs: int, quiet: bool = False) -> Sequence[float]:
         """Warm the model up and time calls on a batch.
+
+        Args:
+            inputs: Inputs by name.
+            runs: Timed calls.
+            quiet: Wait for moments in which nothing else slows the device, as tables are measured; else calls come as
+                they do in use.
 
         Returns:
             Milliseconds of each call, above 0; fewer than `runs` where they take long.
@@ -76,11 +82,11 @@ class Device(Protocol):
         ...
 
     def sample(self, operator: Operator, *, runs: int, seed: int, working_set_bytes: int) -> Sequence[float]:
-        """Time an operator afresh: new weights, warm-up, then `runs` runs.
+        """Time an operator afresh: new weights, warm-up, then `runs` runs, in quiet moments where these can be told.
 
         Args:
             operator: What to time.
-            runs: Timed runs; fewer where they take long.
+            runs: Timed runs; fewer where they take long, more where few were quiet.
             seed: Seed of weights and inputs.
             working_set_bytes: Bytes that a model of this operator's format reads between two runs of the same weights.
                 They decide from which cache, or from memory, the weights come.

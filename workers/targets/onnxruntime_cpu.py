@@ -15,7 +15,8 @@ from workers.targets.base import ONNX_FILE
 from workers.targets.copies import copies_of, displaced_by
 from workers.targets.cpu import cpu_clocks, cpu_model, system_name
 from workers.targets.energy_meters import RaplMeter, cpu_meter
-from workers.targets.timing import MODEL_SECONDS, SAMPLE_SECONDS, TimingStats, summarise, time_calls
+from workers.targets.quiet import QuietMoments, quiet_moments
+from workers.targets.timing import MODEL_SECONDS, SAMPLE_SECONDS, time_calls
 from workers.targets.undisturbed import undisturbed_ms
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def time_runs(
     runs: int,
     limit_s: float = MODEL_SECONDS,
     displaced_bytes: int = 0,
+    quiet: QuietMoments | None = None,
 ) -> "npt.NDArray[np.float64]":
     """Time a session, inputs and outputs bound beforehand.
 
@@ -78,9 +80,10 @@ def time_runs(
         limit_s: After this time no further run starts, once there are three.
         displaced_bytes: Other data that is read before each run, outside the measured time, and displaces the weights
             from caches of that size.
+        quiet: Waits for quiet moments; see `time_calls`.
 
     Returns:
-        Milliseconds of each run, (runs,) or fewer; time that the calling thread waited for a CPU is not part of them.
+        Milliseconds of each run; see `time_calls`.
     """
     binding = session.io_binding()
     for name, value in feeds.items():
@@ -88,22 +91,12 @@ def time_runs(
     for output in session.get_outputs():
         binding.bind_output(output.name)
     return time_calls(
-        lambda: session.run_with_iobinding(binding), runs=runs, limit_s=limit_s, displaced_bytes=displaced_bytes
+        lambda: session.run_with_iobinding(binding),
+        runs=runs,
+        limit_s=limit_s,
+        displaced_bytes=displaced_bytes,
+        quiet=quiet,
     )
-
-
-def time_session(
-    model: bytes | str | Path, feeds: Mapping[str, "npt.NDArray[Any]"], *, threads: int, repeats: int = 100
-) -> TimingStats:
-    """Time a whole model.
-
-    Args:
-        model: Serialised model or its path.
-        feeds: Inputs by name.
-        threads: Threads of the runtime.
-        repeats: Timed runs after the warm-up.
-    """
-    return summarise(time_runs(open_session(model, threads=threads), feeds, runs=repeats, limit_s=60))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +115,8 @@ class OnnxModel:
 
     def sample(self, *, runs: int) -> tuple[float, ...]:
         """Time the model; see `TimedModel.sample`."""
-        return tuple(time_runs(open_session(self.model, threads=self.threads), self.feeds, runs=runs).tolist())
+        session = open_session(self.model, threads=self.threads)
+        return tuple(time_runs(session, self.feeds, runs=runs, quiet=quiet_moments()).tolist())
 
 
 class OnnxArtifact:
@@ -146,9 +140,10 @@ class OnnxArtifact:
 
         return torch.from_numpy(self.session.run(None, self._feeds(inputs))[0])
 
-    def time(self, inputs: "Mapping[str, Tensor]", *, runs: int) -> tuple[float, ...]:
+    def time(self, inputs: "Mapping[str, Tensor]", *, runs: int, quiet: bool = False) -> tuple[float, ...]:
         """Time calls, inputs and outputs bound beforehand."""
-        return tuple(time_runs(self.session, self._feeds(inputs), runs=runs).tolist())
+        moments = quiet_moments() if quiet else None
+        return tuple(time_runs(self.session, self._feeds(inputs), runs=runs, quiet=moments).tolist())
 
     def _feeds(self, inputs: "Mapping[str, Tensor]") -> "dict[str, npt.NDArray[Any]]":
         return {name: inputs[name].numpy() for name in self.names}
@@ -215,4 +210,11 @@ class OnnxRuntimeCpu:
 
         model, feeds = build_graph(operator, copies=copies, seed=seed)
         session = open_session(model, threads=self.threads, operator_only=True)
-        return time_runs(session, feeds, runs=runs, limit_s=SAMPLE_SECONDS, displaced_bytes=displaced_bytes)
+        return time_runs(
+            session,
+            feeds,
+            runs=runs,
+            limit_s=SAMPLE_SECONDS,
+            displaced_bytes=displaced_bytes,
+            quiet=quiet_moments(),
+        )

@@ -14,6 +14,7 @@ from evaluators.latency.workload import Operator, OperatorKind, Workload
 from workers.targets.copies import copies_of, displaced_by
 from workers.targets.cpu import cpu_clocks, cpu_model, system_name
 from workers.targets.energy_meters import RaplMeter, cpu_meter
+from workers.targets.quiet import quiet_moments
 from workers.targets.timing import MODEL_SECONDS, SAMPLE_SECONDS, time_calls, time_copies
 
 if TYPE_CHECKING:
@@ -46,8 +47,13 @@ class TorchCpuModel:
 
     def sample(self, *, runs: int) -> tuple[float, ...]:
         """Time the model; see `TimedModel.sample`."""
+        return self.time(runs=runs, quiet=True)
+
+    def time(self, *, runs: int, quiet: bool) -> tuple[float, ...]:
+        """Time the model; `quiet` waits for quiet moments (see `time_calls`)."""
+        moments = quiet_moments() if quiet else None
         with _inference(self.threads):
-            times_ms = time_calls(lambda: self.model(**self.inputs), runs=runs, limit_s=MODEL_SECONDS)
+            times_ms = time_calls(lambda: self.model(**self.inputs), runs=runs, limit_s=MODEL_SECONDS, quiet=moments)
         return tuple(times_ms.tolist())
 
 
@@ -76,9 +82,9 @@ class TorchCpuArtifact:
             found: Tensor = self._model(**inputs).logits
         return found
 
-    def time(self, inputs: Mapping[str, Tensor], *, runs: int) -> tuple[float, ...]:
+    def time(self, inputs: Mapping[str, Tensor], *, runs: int, quiet: bool = False) -> tuple[float, ...]:
         """Time calls."""
-        return TorchCpuModel(model=self._model, inputs=inputs, threads=self._threads).sample(runs=runs)
+        return TorchCpuModel(model=self._model, inputs=inputs, threads=self._threads).time(runs=runs, quiet=quiet)
 
 
 class TorchCpu:
@@ -134,6 +140,7 @@ class TorchCpu:
                 limit_s=SAMPLE_SECONDS,
                 displaced_bytes=displaced_by(operator, copies, working_set_bytes),
                 between=lambda: [neighbour() for neighbour in neighbours],
+                quiet=quiet_moments(),
             )
         return tuple(times_ms.tolist())
 

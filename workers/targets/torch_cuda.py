@@ -139,8 +139,8 @@ class TorchCudaArtifact:
             found: torch.Tensor = self._model(**self._here(inputs)).logits
         return found.cpu()
 
-    def time(self, inputs: Mapping[str, torch.Tensor], *, runs: int) -> tuple[float, ...]:
-        """Time replays of a graph of the call."""
+    def time(self, inputs: Mapping[str, torch.Tensor], *, runs: int, quiet: bool = False) -> tuple[float, ...]:
+        """Time replays of a graph of the call; the GPU is taken to be this process's own, so always quiet."""
         return CudaGraphModel(model=self._model, inputs=self._here(inputs)).sample(runs=runs)
 
     def _here(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

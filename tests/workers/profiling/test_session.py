@@ -173,6 +173,19 @@ def test_clocks_that_change_for_good_leave_rows_that_do_not_compare_which_is_not
     assert f"{slow} of {len(wanted)} operators were measured while" in note
 
 
+def test_what_a_slow_spell_hit_is_measured_again_once_it_is_over(
+    structure, steady_device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "CHUNK", 4)
+    wanted = operators_of(structure)
+    # A chunk of 4 takes 16 samples: one of the reference, and three rounds of 4 and the reference.
+    device = steady_device(lambda operator: 2.0, pace=lambda number: 1.5 if 16 <= number < 48 else 1.0)
+    table = refine(device, structure, wanted)
+    assert {entry.operator for entry in table.entries} == set(wanted)
+    assert {entry.median_ms for entry in table.entries} == {2.0}
+    assert table.provenance.notes == ()
+
+
 def test_a_machine_at_another_speed_than_the_file_is_noted(structure, steady_device, tmp_path: Path) -> None:
     wanted = operators_of(structure)
     refine(steady_device(), structure, [*wanted[:-1], reference_of(wanted, "fp32")], tmp_path / "t.json")

@@ -44,7 +44,7 @@ if has_int8_products():
 @pytest.mark.parametrize("operator", OPERATORS, ids=str)
 def test_every_operator_of_the_target_has_a_time(operator: Operator) -> None:
     times_ms = TorchCpu(threads=1).sample(operator, runs=4, seed=0, working_set_bytes=10_000)
-    assert len(times_ms) == 4
+    assert 4 <= len(times_ms) <= 12
     assert all(0 < time_ms < 100 for time_ms in times_ms)
 
 
@@ -107,7 +107,7 @@ def test_whole_models_of_several_policies_answer_and_are_timed(tiny_text: Any, t
         torch.testing.assert_close(found, expected)
     for model in models:
         times_ms = model.sample(runs=4)
-        assert len(times_ms) == 4
+        assert 4 <= len(times_ms) <= 12
         assert all(time_ms > 0 for time_ms in times_ms)
     assert not list(tmp_path.iterdir())
 
@@ -132,4 +132,4 @@ def test_attention_units_and_feed_forward_units_have_kernels_in_every_format(tin
         choices = {k: Choice(c.keep, "fp32") if name == "fp32" else c for k, c in choices.items()}
         model = assembler.apply(Policy(choices))
         timed = TorchCpu(threads=1).whole_model(model, loaded.task, Workload(batch=1, sequence_length=5), tmp_path)
-        assert len(timed.sample(runs=3)) == 3
+        assert 3 <= len(timed.sample(runs=3)) <= 9
