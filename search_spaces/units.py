@@ -56,10 +56,13 @@ class Branch:
         module: Module name. Where the consumer lies inside it, the whole module becomes the constant that the branch
             adds; elsewhere it is bypassed and the consumer becomes the constant.
         returns_tuple: Whether the module returns (output, attention weights) in place of the output.
+        norm: Normalisation of the branch's input, which nothing else reads, so that it is gone with the branch; None
+            where the residual stream itself is normalised, or nothing is.
     """
 
     module: str
     returns_tuple: bool = False
+    norm: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +169,8 @@ class PartKind(StrEnum):
     LINEAR = "linear"
     """A linear layer in the base format; width is (in_features, out_features)."""
     LAYER_NORM = "layer_norm"
-    """Layer normalisation together with the residual addition before it where there is one; width is (features,)."""
+    """Layer normalisation together with the residual addition before it where there is one; width is (features,). Those
+    that only one branch reads are part of its unit."""
     EMBEDDING = "embedding"
     """Rows looked up in a table; width is (rows, features)."""
     CONVOLUTION = "convolution"

@@ -18,7 +18,7 @@ from search_spaces.units import ModelStructure, Unit, UnitKind
 from workers.assemble_channels import ChannelAssembler
 from workers.prefix import PREFIX_BYTES, PrefixCache
 from workers.quantization.embedding import make_embedding
-from workers.quantization.linear import Bypass, CallScope, ConstantBranch, SharedInput, make_linear
+from workers.quantization.linear import Bypass, CallScope, ConstantBranch, SharedInput, UnreadNorm, make_linear
 from workers.variant_store import Variant
 
 Modules = Mapping[str, nn.Module]
@@ -89,7 +89,7 @@ class Assembler:
             return {}
         tensors = self._variant(unit, choice)
         if choice.keep == 0:
-            return _constant(unit, tensors, self._device)
+            return {**_constant(unit, tensors, self._device), **_unread_norm(unit, self._dense[unit.name])}
         target = FORMATS.get(choice.format)
         if unit.kind is UnitKind.EMBEDDING:
             parts = {key.rpartition("/")[2]: tensor for key, tensor in tensors.items()}
@@ -119,8 +119,8 @@ def logits_of(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
 
 def _places(unit: Unit) -> tuple[str, ...]:
     """Modules that choices of a unit replace, the branch first, so that putting all back restores it whole."""
-    selection = [unit.selection] if unit.selection else []
-    return (*([unit.branch.module] if unit.branch else []), *unit.layers, *selection)
+    branch = [] if unit.branch is None else [unit.branch.module, unit.branch.norm]
+    return tuple(name for name in (*branch, *unit.layers, unit.selection) if name is not None)
 
 
 def _constant(unit: Unit, tensors: Variant, device: torch.device) -> Modules:
@@ -132,3 +132,9 @@ def _constant(unit: Unit, tensors: Variant, device: torch.device) -> Modules:
     if unit.consumer.startswith(branch.module + "."):
         return {branch.module: ConstantBranch(bias_O, returns_tuple=branch.returns_tuple)}
     return {branch.module: Bypass(returns_tuple=branch.returns_tuple), unit.consumer: ConstantBranch(bias_O)}
+
+
+def _unread_norm(unit: Unit, dense: Modules) -> Modules:
+    """What stands in place of the normalisation of a branch that is left out."""
+    assert unit.branch is not None, unit.name
+    return {} if unit.branch.norm is None else {unit.branch.norm: UnreadNorm(dense[unit.branch.norm])}

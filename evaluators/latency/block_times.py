@@ -29,8 +29,8 @@ class BlockTimes:
 def block_times(structure: ModelStructure, policy: Policy, predictor: LatencyPredictor) -> BlockTimes:
     """Split a policy's predicted latency at its blocks.
 
-    Normalisations are spread evenly over the blocks that have layers; what is left of them runs in front of the first
-    block where branches do not normalise their input, else behind the last.
+    Normalisations outside units are spread evenly over the blocks that have layers; what is left of them runs in front
+    of the first block where branches do not normalise their input, else behind the last.
 
     Args:
         structure: Units and fixed parts; one stack of blocks, in which all units lie.

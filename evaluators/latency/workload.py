@@ -145,6 +145,8 @@ def unit_operators(unit: Unit, choice: Choice, workload: Workload) -> Counter[Op
         for _, out_features, in_features in unit.layer_shapes(choice.keep)
     )
     found[_middle(unit, choice.keep, workload)] += 1
+    if unit.branch is not None and unit.branch.norm is not None:
+        found[Operator.of(OperatorKind.LAYER_NORM, tokens=workload.tokens, features=unit.in_features)] += 1
     if FORMATS.get(choice.format).activation is ActivationPrecision.INT8_PER_TENSOR:
         inputs = len({producer.input_index for producer in unit.producers})
         for features in (*[unit.in_features] * inputs, choice.keep * unit.columns_per_group):

@@ -30,7 +30,8 @@ class Decoder(Architecture):
     """Units of a decoder with a language-model head or a classification head.
 
     Args:
-        norms: Normalisations of a layer; 4 where the outputs of both branches are normalised as well.
+        feed_forward_norm: Name of the normalisation before a layer's feed-forward block.
+        normalizes_outputs: Whether the outputs of both branches are normalised as well.
         activation: Field of the configuration that names the activation function.
         fused: Whether one layer makes gate and up.
     """
@@ -38,19 +39,28 @@ class Decoder(Architecture):
     rotates_positions = True
     reads_shapes_only = True
 
-    def __init__(self, *, norms: int = 2, activation: str = "hidden_act", fused: bool = False) -> None:
-        self._norms, self._activation, self._fused = norms, activation, fused
+    def __init__(
+        self,
+        *,
+        feed_forward_norm: str = "post_attention_layernorm",
+        normalizes_outputs: bool = False,
+        activation: str = "hidden_act",
+        fused: bool = False,
+    ) -> None:
+        self._feed_forward_norm, self._normalizes_outputs = feed_forward_norm, normalizes_outputs
+        self._activation, self._fused = activation, fused
 
     def units(self, model: nn.Module) -> tuple[Unit, ...]:
         """Attention by key-value heads with their query heads, and feed-forward by channels, for each layer."""
         return tuple(self._units(model))
 
     def fixed_parts(self, model: nn.Module) -> tuple[FixedPart, ...]:
-        """Embedding, normalisations and head."""
+        """Embedding, normalisations of outputs and the last one, and head."""
         config: Any = model.config
+        norms = 1 + 2 * config.num_hidden_layers * self._normalizes_outputs
         return (
             embedding_part(model, "model.embed_tokens"),
-            norm_part(config.hidden_size, 1 + self._norms * config.num_hidden_layers),
+            norm_part(config.hidden_size, norms),
             *(linear_part(model, name, per_token=True) for name in _HEADS if hasattr(model, name)),
         )
 
@@ -72,7 +82,7 @@ class Decoder(Architecture):
                 producers=[f"{layer}.self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj")],
                 consumer=f"{layer}.self_attn.o_proj",
                 groups=config.num_key_value_heads,
-                branch=Branch(module=f"{layer}.self_attn", returns_tuple=True),
+                branch=Branch(module=f"{layer}.self_attn", returns_tuple=True, norm=f"{layer}.input_layernorm"),
             )
             names = ("gate_up_proj",) if self._fused else ("gate_proj", "up_proj")
             yield feed_forward_unit(
@@ -81,12 +91,14 @@ class Decoder(Architecture):
                 producers=[f"{layer}.mlp.{name}" for name in names],
                 consumer=f"{layer}.mlp.down_proj",
                 activation=getattr(config, self._activation),
-                branch=Branch(module=f"{layer}.mlp"),
+                branch=Branch(module=f"{layer}.mlp", norm=f"{layer}.{self._feed_forward_norm}"),
                 blocks=2 if self._fused else 1,
             )
 
 
 ARCHITECTURES.register("llama", "mistral", "qwen2", "qwen3", "gemma")(Decoder())
-ARCHITECTURES.register("gemma2")(Decoder(norms=4, activation="hidden_activation"))
+ARCHITECTURES.register("gemma2")(
+    Decoder(feed_forward_norm="pre_feedforward_layernorm", normalizes_outputs=True, activation="hidden_activation")
+)
 ARCHITECTURES.register("glm")(Decoder(fused=True))
-ARCHITECTURES.register("glm4")(Decoder(norms=4, fused=True))
+ARCHITECTURES.register("glm4")(Decoder(normalizes_outputs=True, fused=True))

@@ -43,13 +43,12 @@ class T5(Architecture):
         return tuple(self._units(model))
 
     def fixed_parts(self, model: nn.Module) -> tuple[FixedPart, ...]:
-        """Embeddings of both stacks, normalisations and head."""
+        """Embeddings of both stacks, their last normalisations and head."""
         config: Any = model.config
-        norms = 2 + 2 * config.num_layers + 3 * config.num_decoder_layers
         return (
             embedding_part(model, "shared"),
             embedding_part(model, "shared"),
-            norm_part(config.d_model, norms),
+            norm_part(config.d_model, 2),
             linear_part(model, "lm_head", per_token=True),
         )
 
@@ -65,7 +64,8 @@ class T5(Architecture):
                 yield self._attention(model, f"{name}.attention", f"{block}.0.SelfAttention", cross=False)
                 if stack == "decoder":
                     yield self._attention(model, f"{name}.cross_attention", f"{block}.1.EncDecAttention", cross=True)
-                dense = f"{block}.{2 if stack == 'decoder' else 1}.DenseReluDense"
+                last = f"{block}.{2 if stack == 'decoder' else 1}"
+                dense = f"{last}.DenseReluDense"
                 gated = config.is_gated_act
                 yield feed_forward_unit(
                     model,
@@ -73,19 +73,19 @@ class T5(Architecture):
                     producers=[f"{dense}.{layer}" for layer in (("wi_0", "wi_1") if gated else ("wi",))],
                     consumer=f"{dense}.wo",
                     activation=config.dense_act_fn,
-                    branch=Branch(module=dense),
+                    branch=Branch(module=dense, norm=f"{last}.layer_norm"),
                 )
 
     def _attention(self, model: nn.Module, name: str, module: str, *, cross: bool) -> Unit:
         config: Any = model.config
-        inner = f"{module}.attention"
+        inner, place = f"{module}.attention", module.rpartition(".")[0]
         return attention_unit(
             model,
             name,
             producers=[f"{inner}.{layer}" for layer in ("q", "k", "v")],
             consumer=f"{inner}.o",
             groups=config.num_heads,
-            branch=Branch(module=inner, returns_tuple=True),
+            branch=Branch(module=inner, returns_tuple=True, norm=f"{place}.layer_norm"),
             context=(f"{inner}.k", f"{inner}.v") if cross else (),
             selection=None if cross else f"{module}.selection",
         )

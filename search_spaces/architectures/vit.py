@@ -46,13 +46,13 @@ class Vit(Architecture):
         return tuple(self._units(model))
 
     def fixed_parts(self, model: nn.Module) -> tuple[FixedPart, ...]:
-        """Patch embedding, normalisations and classifier."""
+        """Patch embedding, last normalisation and classifier."""
         config: Any = model.config
         hidden = config.hidden_size
         patches = (config.num_channels, hidden, config.patch_size, config.image_size)
         return (
             FixedPart(kind=PartKind.CONVOLUTION, width=patches, per_token=False),
-            norm_part(hidden, 1 + 2 * config.num_hidden_layers),
+            norm_part(hidden, 1),
             *(linear_part(model, name) for name in _HEADS if hasattr(model, name)),
         )
 
@@ -78,7 +78,7 @@ class Vit(Architecture):
                 producers=[f"{layer}.attention.{name}" for name in ("q_proj", "k_proj", "v_proj")],
                 consumer=f"{layer}.attention.o_proj",
                 groups=config.num_attention_heads,
-                branch=Branch(module=f"{layer}.attention", returns_tuple=True),
+                branch=Branch(module=f"{layer}.attention", returns_tuple=True, norm=f"{layer}.layernorm_before"),
             )
             yield feed_forward_unit(
                 model,
@@ -86,7 +86,7 @@ class Vit(Architecture):
                 producers=[f"{layer}.mlp.fc1"],
                 consumer=f"{layer}.mlp.fc2",
                 activation=config.hidden_act,
-                branch=Branch(module=f"{layer}.mlp"),
+                branch=Branch(module=f"{layer}.mlp", norm=f"{layer}.layernorm_after"),
             )
 
 

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -92,6 +93,13 @@ def test_two_producers_gate_the_activation() -> None:
 
 def test_a_unit_left_out_runs_nothing() -> None:
     assert unit_operators(attention(), Choice(0, "fp32"), WORKLOAD) == Counter()
+
+
+@pytest.mark.parametrize(("keep", "norms"), [(4, 1), (2, 1), (0, 0)])
+def test_the_normalisation_of_a_branch_runs_where_anything_of_it_stays(keep: int, norms: int) -> None:
+    unit = replace(attention(), branch=Branch(module="block", norm="norm"))
+    found = unit_operators(unit, Choice(keep, "fp32"), WORKLOAD)
+    assert found[Operator.of(OperatorKind.LAYER_NORM, tokens=10, features=32)] == norms
 
 
 def test_fixed_parts_run_for_each_token_or_each_example() -> None:

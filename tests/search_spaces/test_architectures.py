@@ -18,6 +18,7 @@ from search_spaces.policy import Choice, Policy
 from search_spaces.units import ModelStructure, PartKind, Unit, UnitKind
 from workers.assemble import Assembler
 from workers.calibrate import collect_moments
+from workers.quantization.linear import UnreadNorm
 from workers.variants import VariantMaker
 
 FAMILIES = {name: make for name, make in ALL_FAMILIES.items() if name not in CONVOLUTIONAL}
@@ -206,7 +207,32 @@ class TestEveryFamily:
         assert sorted(p.width for p in parts if p.kind is PartKind.LINEAR) == sorted(linear)
         norms = [n for n, m in modules.items() if "norm" in type(m).__name__.lower() and "q_norm" not in n]
         norms = [n for n in norms if "k_norm" not in n]
-        assert sum(p.count for p in parts if p.kind is PartKind.LAYER_NORM) == len(norms)
+        of_branches = {unit.branch.norm for unit in family.structure.units if unit.branch and unit.branch.norm}
+        assert of_branches <= set(norms)
+        assert sum(p.count for p in parts if p.kind is PartKind.LAYER_NORM) == len(norms) - len(of_branches)
+
+    def test_a_branch_that_is_left_out_takes_the_norm_of_its_input_along(self, family: Family) -> None:
+        """Norms that ran for the dense model and do not run now are those that units name, and all of them."""
+        small = family.dense.replace(**{unit.name: Choice(0, "fp32") for unit in family.blocks})
+        before, now = (_norms_that_run(family, policy) for policy in (family.dense, small))
+        assert before - now == {unit.branch.norm for unit in family.blocks if unit.branch.norm is not None}
+        assert (before != now) == family.structure.normalizes_first
+        family.apply(family.dense)
+        assert _norms_that_run(family, family.dense) == before
+
+
+def _norms_that_run(family: Family, policy: Policy) -> set[str]:
+    family.apply(policy)
+    seen: set[str] = set()
+    handles = [
+        module.register_forward_hook(lambda *_, name=name: seen.add(name))
+        for name, module in family.model.named_modules()
+        if "norm" in type(module).__name__.lower() and not isinstance(module, UnreadNorm)
+    ]
+    family.apply(policy)
+    for handle in handles:
+        handle.remove()
+    return {name for name in seen if "q_norm" not in name and "k_norm" not in name}
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "vit", "deit", "llama", "glm4"])

@@ -19,6 +19,7 @@ from workers.export.loading import METADATA, OWN_FILE, PLAIN_FILE, SCHEMA_VERSIO
 from workers.export.narrowing import narrowed
 from workers.export.server_config import quantization_config
 from workers.export.skeleton import Skeleton, build_skeleton
+from workers.quantization.linear import UnreadNorm
 
 _PLAIN_FORMS = (
     LayerForm.FLOAT16,
@@ -156,8 +157,8 @@ def _describe(model: nn.Module, config: Any) -> _Plan:
 
 
 def _as_dense(module: nn.Module, dense: nn.Module | None) -> bool:
-    """Whether a module is of the dense one's class, with tensors of the same shapes."""
-    return dense is not None and type(module) is type(dense) and _shapes(module) == _shapes(dense)
+    """Whether a module is of the dense one's class, or stands for it, with tensors of the same shapes."""
+    return dense is not None and type(module) in (type(dense), UnreadNorm) and _shapes(module) == _shapes(dense)
 
 
 def _shapes(module: nn.Module) -> dict[str, tuple[int, ...] | None]:

@@ -17,7 +17,7 @@ from workers.export.layer_codecs import decode_layer, stored_parts, tensor_names
 from workers.export.layer_forms import FolderError, StoredLayer
 from workers.export.skeleton import Skeleton, build_skeleton
 from workers.model import ModelConfig, forgo_cache, refuse_unsafe
-from workers.quantization.linear import CallScope, DynamicInt8Linear, SharedInput
+from workers.quantization.linear import CallScope, DynamicInt8Linear, SharedInput, UnreadNorm
 
 SCHEMA_VERSION = 1
 METADATA = "paretrim"
@@ -75,6 +75,7 @@ def load_folder(folder: Path) -> nn.Module:
     fill(skeleton, contents.layers, tensors)
     check_agreement(skeleton.model, skeleton.structure, policy)
     _share_inputs(skeleton)
+    _skip_unread_norms(skeleton, policy)
     return skeleton.model.eval()
 
 
@@ -107,6 +108,15 @@ def _share_inputs(skeleton: Skeleton) -> None:
         for name in readers:
             layer: Any = modules[name]
             layer.scope, layer.shared = scope, shared[unit.input_layer(name)]
+
+
+def _skip_unread_norms(skeleton: Skeleton, policy: Policy) -> None:
+    """Spare what the constants of branches that are left out do not read."""
+    for unit in skeleton.structure.units:
+        if policy[unit.name].keep == 0 and unit.branch is not None and unit.branch.norm is not None:
+            parent, _, child = unit.branch.norm.rpartition(".")
+            norm = skeleton.model.get_submodule(unit.branch.norm)
+            setattr(skeleton.model.get_submodule(parent), child, UnreadNorm(norm))
 
 
 def _place(skeleton: Skeleton, name: str, stored: StoredLayer, left: dict[str, Tensor]) -> None:

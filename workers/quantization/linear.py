@@ -217,6 +217,25 @@ class ConstantBranch(nn.Module):
         return (self.bias_O, None) if self.returns_tuple else self.bias_O
 
 
+class UnreadNorm(nn.Module):
+    """A normalisation whose output nobody reads, as its branch is left out: it passes its input on.
+
+    Its parameters stay where they were, so that files and plain loaders find all that the dense model has.
+
+    Args:
+        norm: The normalisation.
+    """
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        for name, parameter in norm.named_parameters(recurse=False):
+            self.register_parameter(name, nn.Parameter(parameter.detach(), requires_grad=False))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the input, which the constant after it ignores."""
+        return input
+
+
 class Bypass(nn.Module):
     """Stands for the part of a branch before its output projection when none of its groups stay.
 

@@ -24,7 +24,7 @@ from workers.quantization.convolution import (
 )
 from workers.quantization.embedding import Int8RowsEmbedding
 from workers.quantization.float_linear import RoundedLinear
-from workers.quantization.linear import Bypass, CallScope, ConstantBranch, DynamicInt8Linear
+from workers.quantization.linear import Bypass, CallScope, ConstantBranch, DynamicInt8Linear, UnreadNorm
 from workers.recovery.arithmetics import ARITHMETICS, Arithmetic
 from workers.recovery.quantizers import CodeRange, codes_at_steps, round_to_learned_steps, straight_through
 
@@ -223,7 +223,7 @@ def _to_range(value: Tensor, found: StaticRange, *, is_rounded: bool) -> Tensor:
 
 
 Trained = TrainedLinear | TrainedConvolution | TrainedActivation | TrainedRounded
-_AS_THEY_ARE = (ConstantBranch, ConstantMap, Bypass, Int8RowsEmbedding, FloatConvolution)
+_AS_THEY_ARE = (ConstantBranch, ConstantMap, Bypass, UnreadNorm, Int8RowsEmbedding, FloatConvolution)
 """Compressed parts without codes to learn."""
 
 
