@@ -15,6 +15,12 @@ from workers.targets.device import DEVICES, Device, KernelError
 from workers.variants import VariantMaker
 
 AVAILABLE = [name for name in TARGETS if TARGETS.get(name).available() is None]
+COMPILING = "cpu-torch-compiled"
+slow_to_compile = pytest.mark.parametrize(
+    "target",
+    [pytest.param(name, marks=[pytest.mark.slow] if name == COMPILING else []) for name in AVAILABLE],
+    indirect=True,
+)
 
 
 @pytest.fixture(params=AVAILABLE)
@@ -58,6 +64,7 @@ def test_the_fingerprint_is_stable_and_holds_the_threads(target: str, device: De
     assert differences[0].startswith("threads")
 
 
+@slow_to_compile
 def test_samples_of_every_format_are_positive(target: str, device: Device) -> None:
     formats = [n for n in TARGETS.get(target).formats if LayerType.LINEAR in FORMATS.get(n).layer_types]
     for name in formats:
@@ -75,7 +82,10 @@ def test_a_foreign_format_is_refused(target: str, device: Device) -> None:
             device.sample(linear(name), runs=3, seed=0, working_set_bytes=0)
 
 
-def test_whole_models_have_times_and_the_model_stays_as_it_is(device: Device, tiny_text: Any, tmp_path: Path) -> None:
+@slow_to_compile
+def test_whole_models_have_times_and_the_model_stays_as_it_is(
+    target: str, device: Device, tiny_text: Any, tmp_path: Path
+) -> None:
     loaded = load_model(tiny_text.model)
     units = loaded.structure.units
     assembler = Assembler(loaded.model, loaded.structure, VariantMaker(loaded.model, units, None).make)

@@ -51,7 +51,7 @@ def test_targets_are_listed_with_their_formats_and_what_they_lack(away: str) -> 
     result = CliRunner().invoke(app, ["targets", "--json"])
     assert result.exit_code == 0, result.output
     rows = {row["name"]: row for row in json.loads(result.stdout)["targets"]}
-    assert {"cpu-onnxruntime", "cpu-torch", "cuda-torch"} <= set(rows)
+    assert {"cpu-onnxruntime", "cpu-torch", "cpu-torch-compiled", "cuda-torch"} <= set(rows)
     for row in rows.values():
         assert set(row["formats"]) <= set(FORMATS)
         assert row["available"] == (row["reason"] is None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from workers.targets.device import KernelError
 
 Forms = Mapping[type[nn.Module], Callable[[Any], nn.Module]]
 """Layer class of the search to a function that gives the layer with real kernels."""
+CodesT = TypeVar("CodesT")
 
 
 class TensorCodes(NamedTuple):
@@ -43,23 +44,25 @@ def quantize_tensor(input: Tensor) -> TensorCodes:
     return TensorCodes(codes, scale, zero)
 
 
-class SharedCodes:
+class SharedCodes(Generic[CodesT]):
     """Codes of an input that several layers read one after the other; see `SharedInput`.
 
     Args:
         readers: How many layers read it; after the last of them nothing is held any more.
+        quantize: Returns the codes of an input.
     """
 
-    def __init__(self, readers: int) -> None:
+    def __init__(self, readers: int, quantize: Callable[[Tensor], CodesT]) -> None:
         self._readers, self._left = readers, 0
+        self._quantize = quantize
         self._input: Tensor | None = None
-        self._codes: TensorCodes | None = None
+        self._codes: CodesT | None = None
 
-    def codes(self, input: Tensor) -> TensorCodes:
+    def codes(self, input: Tensor) -> CodesT:
         """Quantize an input, or return the codes that the layer before got of the very same tensor."""
         found = self._codes if self._input is input else None
         if found is None:
-            found, self._left = quantize_tensor(input), self._readers
+            found, self._left = self._quantize(input), self._readers
             self._input, self._codes = input, found
         self._left -= 1
         if self._left == 0:
@@ -67,12 +70,17 @@ class SharedCodes:
         return found
 
 
-class Int8KernelLinear(nn.Module):
-    """int8 products by oneDNN: codes of the input, one range a call, times packed per-channel weights."""
+class Int8Form(nn.Module, Generic[CodesT]):
+    """A linear layer with int8 products: its input's codes, shared with layers that read the same, times its weights.
 
-    packed_weight: Tensor
+    Args:
+        layer: The layer of the search.
+
+    Raises:
+        KernelError: The processor lacks the instructions, or the layer has but one input feature.
+    """
+
     scale_O: Tensor
-    zeros_O: Tensor
     bias_O: Tensor | None
     weight: None = None
     """There is no such tensor; T5 asks for its type."""
@@ -85,19 +93,43 @@ class Int8KernelLinear(nn.Module):
                 "none; leave 'w8a8' out of space.formats"
             )
         if layer.codes_OK.shape[1] < 2:
-            # oneDNN's packing takes a matrix of one column for its transpose, and products are wrong.
+            # oneDNN takes a matrix of one column for its transpose, and products are wrong.
             raise KernelError(
                 "int8 layers have two input features or more; got one; leave 'w8a8' out of the unit's formats"
             )
-        self.shared = SharedCodes(readers=1)
-        self.register_buffer("packed_weight", torch.ops.onednn.qlinear_prepack(layer.codes_OK, None))
+        self.shared = SharedCodes(readers=1, quantize=self.quantize)
         self.register_buffer("scale_O", layer.scale_O)
-        self.register_buffer("zeros_O", torch.zeros(len(layer.scale_O), dtype=torch.int32))
         self.register_buffer("bias_O", layer.bias_O)
 
     def forward(self, input: Tensor) -> Tensor:
         """Multiply; shape (..., K) to (..., O)."""
         return self.multiply(self.shared.codes(input))
+
+    @staticmethod
+    def quantize(input: Tensor) -> CodesT:
+        """Return the codes of an input of any shape, with one range."""
+        raise NotImplementedError
+
+    def multiply(self, input: CodesT) -> Tensor:
+        """Multiply codes of shape (..., K); returns float32, (..., O)."""
+        raise NotImplementedError
+
+
+class Int8KernelLinear(Int8Form[TensorCodes]):
+    """int8 products by oneDNN: codes of the input, one range a call, times packed per-channel weights."""
+
+    packed_weight: Tensor
+    zeros_O: Tensor
+
+    def __init__(self, layer: DynamicInt8Linear) -> None:
+        super().__init__(layer)
+        self.register_buffer("packed_weight", torch.ops.onednn.qlinear_prepack(layer.codes_OK, None))
+        self.register_buffer("zeros_O", torch.zeros(len(layer.scale_O), dtype=torch.int32))
+
+    @staticmethod
+    def quantize(input: Tensor) -> TensorCodes:
+        """Return the codes of an input."""
+        return quantize_tensor(input)
 
     def multiply(self, input: TensorCodes) -> Tensor:
         """Multiply codes of shape (..., K); returns float32, (..., O)."""
@@ -171,11 +203,12 @@ def torch_form(model: nn.Module, forms: Forms, device: torch.device) -> nn.Modul
     found = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}).to(device)
     layers = {name: layer for name, layer in found.named_modules() if type(layer) in forms}
     readers = Counter(id(layer.shared) for layer in layers.values() if isinstance(layer, DynamicInt8Linear))
-    shared = {key: SharedCodes(count) for key, count in readers.items()}
+    shared: dict[int, SharedCodes[Any]] = {}
     for name, layer in layers.items():
         form = forms[type(layer)](layer)
-        if isinstance(form, Int8KernelLinear):
-            form.shared = shared[id(layer.shared)]
+        if isinstance(form, Int8Form):
+            key = id(layer.shared)
+            form.shared = shared.setdefault(key, SharedCodes(readers[key], form.quantize))
         parent, _, child = name.rpartition(".")
         setattr(found.get_submodule(parent), child, form)
     if getattr(found, "_supports_sdpa", False):

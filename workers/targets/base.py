@@ -89,6 +89,14 @@ def _lacks(*modules: str) -> Callable[[], str | None]:
     return missing
 
 
+def _no_compiler() -> str | None:
+    if (missing := _lacks("torch")()) is not None:
+        return missing
+    from workers.targets.compiler import compiler_obstacle
+
+    return compiler_obstacle()
+
+
 def _no_cuda() -> str | None:
     if (missing := _lacks("torch")()) is not None:
         return missing
@@ -115,6 +123,14 @@ for _target in (
         form=ExportForm.HUGGING_FACE,
         obstacle=_lacks("torch"),
         description="PyTorch on this machine's CPU, operator by operator",
+    ),
+    Target(
+        name="cpu-torch-compiled",
+        formats=("fp32", "w8a8", "bf16", "w8"),
+        channel_multiple=8,
+        form=ExportForm.HUGGING_FACE,
+        obstacle=_no_compiler,
+        description="PyTorch on this machine's CPU, compiled whole by torch.compile",
     ),
     Target(
         name="cuda-torch",

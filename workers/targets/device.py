@@ -137,6 +137,13 @@ def _torch_cpu(threads: int) -> Device:
     return TorchCpu(threads)
 
 
+@DEVICES.register("cpu-torch-compiled")
+def _torch_cpu_compiled(threads: int) -> Device:
+    from workers.targets.torch_cpu_compiled import TorchCpuCompiled
+
+    return TorchCpuCompiled(threads)
+
+
 @DEVICES.register("cuda-torch")
 def _torch_cuda(threads: int) -> Device:
     from workers.targets.torch_cuda import TorchCuda

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +15,7 @@ from workers.targets.cpu import cpu_clocks, cpu_model, system_name
 from workers.targets.energy_meters import RaplMeter, cpu_meter
 from workers.targets.quiet import quiet_moments
 from workers.targets.timing import MODEL_SECONDS, SAMPLE_SECONDS, time_calls, time_copies
+from workers.targets.torch_threads import torch_inference
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -52,7 +52,7 @@ class TorchCpuModel:
     def time(self, *, runs: int, quiet: bool) -> tuple[float, ...]:
         """Time the model; `quiet` waits for quiet moments (see `time_calls`)."""
         moments = quiet_moments() if quiet else None
-        with _inference(self.threads):
+        with torch_inference(self.threads):
             times_ms = time_calls(lambda: self.model(**self.inputs), runs=runs, limit_s=MODEL_SECONDS, quiet=moments)
         return tuple(times_ms.tolist())
 
@@ -78,7 +78,7 @@ class TorchCpuArtifact:
 
     def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Run one call."""
-        with _inference(self._threads):
+        with torch_inference(self._threads):
             found: Tensor = self._model(**inputs).logits
         return found
 
@@ -129,7 +129,7 @@ class TorchCpu:
         from workers.targets.torch_operators import build_calls
 
         copies = copies_of(operator)
-        with _inference(self.threads):
+        with torch_inference(self.threads):
             cpu = torch.device("cpu")
             calls = build_calls(operator, copies=copies, seed=seed, device=cpu, forms=CPU_FORMS)
             others = [other for other in NEIGHBOURS if other.kind is not operator.kind]
@@ -157,17 +157,3 @@ class TorchCpu:
     def open(self, folder: Path) -> TorchCpuArtifact:
         """Read an exported folder; see `Device.open`."""
         return TorchCpuArtifact(folder, self.threads)
-
-
-@contextmanager
-def _inference(threads: int) -> Iterator[None]:
-    """Set the number of threads, and no gradients, while the block runs."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        torch.set_num_threads(before)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +16,31 @@ from torch import Tensor, nn
 from evaluators.latency.workload import Operator, OperatorKind
 from search_spaces.formats import FORMATS, ActivationPrecision, Format
 from search_spaces.registry import Registry
-from workers.export.torch_layers import Forms, Int8KernelLinear, quantize_tensor
+from workers.export.torch_layers import Forms, Int8Form
 from workers.quantization.embedding import make_embedding
 from workers.quantization.float_linear import FLOAT_TYPES
 from workers.quantization.linear import CallScope, DynamicInt8Linear, make_linear
 from workers.targets.device import KernelError
 
 MAX_DRAWN = 2**20
-Call = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What runs an operator once.
+
+    Attributes:
+        function: A function or module. Those of two copies of an operator differ in nothing but their tensors, so that
+            a compiler can take one for the other.
+        inputs: What it is called with: tensors, and tuples of tensors and numbers.
+    """
+
+    function: Callable[..., object]
+    inputs: tuple[Any, ...]
+
+    def __call__(self) -> object:
+        """Run it."""
+        return self.function(*self.inputs)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,11 +122,20 @@ def _linear(draw: Draw, operator: Operator) -> Call:
             raise _refuse_format(operator)
         layer = draw.forms[type(layer)](layer)
     input = draw.hidden(operator, "in_features")
-    if isinstance(layer, Int8KernelLinear):
+    if isinstance(layer, Int8Form):
         # `QUANTIZE` has made the codes.
-        codes, multiply = quantize_tensor(input), layer.multiply
-        return lambda: multiply(codes)
-    return lambda: layer(input)
+        return Call(_Multiply(layer), (layer.quantize(input),))
+    return Call(layer, (input,))
+
+
+@dataclass(frozen=True)
+class _Multiply:
+    """Products of codes."""
+
+    layer: Int8Form[Any]
+
+    def __call__(self, codes: Any) -> Tensor:
+        return self.layer.multiply(codes)
 
 
 def _weights(draw: Draw, target: Format, rows: int, columns: int) -> dict[str, Tensor]:
@@ -129,10 +156,10 @@ def _weights(draw: Draw, target: Format, rows: int, columns: int) -> dict[str, T
 
 @BUILDERS.register(OperatorKind.QUANTIZE.value)
 def _quantize(draw: Draw, operator: Operator) -> Call:
-    if draw.forms.get(DynamicInt8Linear) is not Int8KernelLinear:
+    form = draw.forms.get(DynamicInt8Linear)
+    if not (isinstance(form, type) and issubclass(form, Int8Form)):
         raise _refuse_format(operator)
-    input = draw.hidden(operator, "features")
-    return lambda: quantize_tensor(input)
+    return Call(form.quantize, (draw.hidden(operator, "features"),))
 
 
 @BUILDERS.register(OperatorKind.ATTENTION_CORE.value)
@@ -140,22 +167,29 @@ def _attention_core(draw: Draw, operator: Operator) -> Call:
     batch, sequence, heads, queries, head_dim = (
         operator.axis(a) for a in ("batch", "sequence", "heads", "queries", "head_dim")
     )
-    query, key, value = (
+    inputs = tuple(
         draw.input(name, batch, sequence, count * head_dim)
         for name, count in (("query", heads * queries), ("key", heads), ("value", heads))
     )
+    return Call(_Attend(head_dim=head_dim, grouped=queries > 1), inputs)
 
-    def split(flat: Tensor) -> Tensor:
-        """(B, S, H*D) to (B, H, S, D)."""
-        return flat.view(batch, sequence, -1, head_dim).transpose(1, 2)
 
-    def attend() -> Tensor:
+@dataclass(frozen=True, kw_only=True)
+class _Attend:
+    """Scaled dot-product attention between projections."""
+
+    head_dim: int
+    grouped: bool
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         mixed_BHSD = nn.functional.scaled_dot_product_attention(
-            split(query), split(key), split(value), enable_gqa=queries > 1
+            self._split(query), self._split(key), self._split(value), enable_gqa=self.grouped
         )
-        return mixed_BHSD.transpose(1, 2).contiguous().reshape(batch, sequence, -1)
+        return mixed_BHSD.transpose(1, 2).contiguous().reshape(*query.shape)
 
-    return attend
+    def _split(self, flat: Tensor) -> Tensor:
+        """(B, S, H*D) to (B, H, S, D)."""
+        return flat.view(*flat.shape[:2], -1, self.head_dim).transpose(1, 2)
 
 
 @BUILDERS.register(OperatorKind.ACTIVATION.value)
@@ -170,16 +204,34 @@ def _activation(draw: Draw, operator: Operator) -> Call:
         )
     function, input = ACT2FN[name], draw.hidden(operator, "features")
     if name == operator.function:
-        return lambda: function(input)
-    gate = draw.hidden(operator, "features", "gate")
-    return lambda: function(input) * gate
+        return Call(function, (input,))
+    return Call(_Gated(function), (input, draw.hidden(operator, "features", "gate")))
+
+
+@dataclass(frozen=True)
+class _Gated:
+    """An activation, times a second input."""
+
+    function: Callable[[Tensor], Tensor]
+
+    def __call__(self, input: Tensor, gate: Tensor) -> Tensor:
+        return self.function(input) * gate
 
 
 @BUILDERS.register(OperatorKind.LAYER_NORM.value)
 def _layer_norm(draw: Draw, operator: Operator) -> Call:
     norm = nn.LayerNorm(operator.axis("features"), eps=1e-5, device=draw.device)
-    input, residual = draw.hidden(operator, "features"), draw.hidden(operator, "features", "residual")
-    return lambda: norm(input + residual)
+    return Call(_AddNorm(norm), (draw.hidden(operator, "features"), draw.hidden(operator, "features", "residual")))
+
+
+@dataclass(frozen=True)
+class _AddNorm:
+    """Normalisation of a residual sum."""
+
+    norm: nn.Module
+
+    def __call__(self, input: Tensor, residual: Tensor) -> object:
+        return self.norm(input + residual)
 
 
 @BUILDERS.register(OperatorKind.EMBEDDING.value)
@@ -192,7 +244,7 @@ def _embedding(draw: Draw, operator: Operator) -> Call:
         codes = draw.integers(-127, 128, rows, features, dtype=torch.int8)
         tensors = {"codes": codes, "scale": draw.normal(rows, 1)}
     table = make_embedding(tensors, FORMATS.get(operator.format or "fp32"))
-    return lambda: table(ids)
+    return Call(table, (ids,))
 
 
 @BUILDERS.register(OperatorKind.CONVOLUTION.value, OperatorKind.DEPTHWISE.value)
@@ -211,4 +263,4 @@ def _convolution(draw: Draw, operator: Operator) -> Call:
     layer.weight = nn.Parameter(draw.normal(*layer.weight.shape))
     layer.bias = nn.Parameter(draw.normal(channels_out))
     pixels = draw.input("pixels", operator.axis("batch"), channels_in, height, width)
-    return lambda: layer(pixels)
+    return Call(layer, (pixels,))

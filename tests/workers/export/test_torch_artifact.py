@@ -1,5 +1,6 @@
 """The artifact of a target that takes a Hugging Face folder: torch reads it with its own kernels."""
 
+import pytest
 import torch
 
 from evaluators.latency.table import load_table
@@ -8,16 +9,25 @@ from workers.export.artifact import ExportRequest, export_artifact
 from workers.export.card import render_card
 from workers.export.loading import load_folder
 from workers.targets import TargetConfig
-from workers.targets.base import ExportForm
-from workers.targets.torch_cpu import TorchCpu
+from workers.targets.base import TARGETS, ExportForm
+from workers.targets.device import DEVICES
 from workers.trial import TrialWorker
 
+COMPILED = pytest.param(
+    "cpu-torch-compiled",
+    marks=[
+        pytest.mark.slow,
+        pytest.mark.skipif(TARGETS.get("cpu-torch-compiled").available() is not None, reason="needs a C++ compiler"),
+    ],
+)
 
-def test_a_folder_is_what_torch_runs(tiny_text, tmp_path):
+
+@pytest.mark.parametrize("name", ["cpu-torch", COMPILED])
+def test_a_folder_is_what_torch_runs(name, tiny_text, tmp_path):
     table = load_table(tiny_text.table)
-    changes = {"target": "cpu-torch", "fingerprint": TorchCpu(1).fingerprint()}
+    changes = {"target": name, "fingerprint": DEVICES.get(name)(1).fingerprint()}
     table.model_copy(update=changes).save(tmp_path / "table.json")
-    target = TargetConfig(name="cpu-torch", table=tmp_path / "table.json", sequence_length=tiny_text.sequence_length)
+    target = TargetConfig(name=name, table=tmp_path / "table.json", sequence_length=tiny_text.sequence_length)
     spec = tiny_text.spec(tmp_path / "cache")
     space = spec.space.model_copy(update={"formats": ("fp32", "w8a8")})
     worker = TrialWorker(type(spec)(model=spec.model, data=spec.data, space=space, target=target, cache_dir=tmp_path))

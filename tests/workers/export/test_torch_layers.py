@@ -15,7 +15,14 @@ from search_spaces.formats import FORMATS
 from search_spaces.space import SpaceConfig, build_space
 from workers.assemble import Assembler
 from workers.export import torch_layers
-from workers.export.torch_layers import CPU_FORMS, Int8KernelLinear, SharedCodes, quantize_tensor, torch_form
+from workers.export.torch_layers import (
+    CPU_FORMS,
+    Int8KernelLinear,
+    SharedCodes,
+    TensorCodes,
+    quantize_tensor,
+    torch_form,
+)
 from workers.quantization.codes import round_to_nearest
 from workers.quantization.linear import CallScope, has_int8_products, make_linear
 from workers.targets.device import KernelError
@@ -109,15 +116,14 @@ def test_codes_are_the_nearest_of_a_range_that_holds_zero(values: list[float]) -
     assert scale >= (max(*values, 0) - min(*values, 0)) / 255 * 0.999
 
 
-def test_codes_are_made_once_for_layers_that_read_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codes_are_made_once_for_layers_that_read_the_same() -> None:
     made: list[Tensor] = []
 
-    def count(x: Tensor) -> torch_layers.TensorCodes:
+    def count(x: Tensor) -> TensorCodes:
         made.append(x)
         return quantize_tensor(x)
 
-    monkeypatch.setattr(torch_layers, "quantize_tensor", count)
-    shared, x, y = SharedCodes(readers=3), torch.ones(2), torch.zeros(2)
+    shared, x, y = SharedCodes(readers=3, quantize=count), torch.ones(2), torch.zeros(2)
     for tensor in (x, x, x, y, y, x):
         shared.codes(tensor)
     assert [t is x for t in made] == [True, False, True]
