@@ -42,7 +42,9 @@ class CompiledModel:
 
     model: nn.Module
     threads: int
-    _by_shape: dict[Shape, Callable[[nn.Module, Mapping[str, Tensor]], Tensor]] = field(default_factory=dict, init=False)
+    _by_shape: dict[Shape, Callable[[nn.Module, Mapping[str, Tensor]], Tensor]] = field(
+        default_factory=dict, init=False
+    )
 
     def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Run one call: compiled for the shape of the first call and those that were timed, else by the same layers."""
