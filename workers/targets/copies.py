@@ -1,6 +1,7 @@
 """How an operator is repeated with other weights, so that these come from the same cache or memory as in a model."""
 
 import math
+from collections.abc import Iterable
 
 from evaluators.latency.workload import Operator, OperatorKind
 from search_spaces.formats import FORMATS
@@ -55,3 +56,15 @@ def displaced_by(operator: Operator, copies: int, working_set_bytes: int) -> int
     if operator.kind not in _WEIGHTED:
         return 0
     return max(0, min(working_set_bytes, MAX_WORKING_SET_BYTES) - copies * weight_bytes(operator))
+
+
+def share_of_copies(times_ms: Iterable[float], call_ms: float, copies: int) -> tuple[float, ...]:
+    """Return the time of one copy in each run, without what a call costs.
+
+    Args:
+        times_ms: Time of a call that runs all copies, for each run.
+        call_ms: Time of a call that does nothing.
+        copies: How many of the operator a call runs.
+    """
+    # A call's cost varies by itself: what is left of a tiny operator must not become zero or negative.
+    return tuple(float(max(t - call_ms, 0.05 * t) / copies) for t in times_ms)

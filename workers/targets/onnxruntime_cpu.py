@@ -12,7 +12,7 @@ import numpy as np
 from evaluators.latency.table import Fingerprint
 from evaluators.latency.workload import Operator, Workload
 from workers.targets.base import ONNX_FILE
-from workers.targets.copies import copies_of, displaced_by
+from workers.targets.copies import copies_of, displaced_by, share_of_copies
 from workers.targets.cpu import cpu_clocks, cpu_model, system_name
 from workers.targets.energy_meters import RaplMeter, cpu_meter
 from workers.targets.quiet import QuietMoments, quiet_moments
@@ -181,8 +181,7 @@ class OnnxRuntimeCpu:
         displaced_bytes = displaced_by(operator, copies, working_set_bytes)
         call_ms = self._call_ms(runs, seed, displaced_bytes)
         times_ms = self._time(operator, copies, runs, seed, displaced_bytes)
-        # A call's cost varies by itself: what is left of a tiny operator must not become zero or negative.
-        return tuple(float(max(t - call_ms, 0.05 * t) / copies) for t in times_ms)
+        return share_of_copies(times_ms, call_ms, copies)
 
     def whole_model(self, model: "nn.Module", task: "Task", workload: Workload, folder: Path) -> "OnnxModel":
         """Export a model to an ONNX file; see `Device.whole_model`."""

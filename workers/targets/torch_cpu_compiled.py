@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluators.latency.table import Fingerprint
 from evaluators.latency.workload import Operator, Workload
-from workers.targets.copies import copies_of, displaced_by
+from workers.targets.copies import copies_of, displaced_by, share_of_copies
 from workers.targets.cpu import cpu_clocks, cpu_model, system_name
 from workers.targets.energy_meters import RaplMeter, cpu_meter
 from workers.targets.quiet import quiet_moments
@@ -180,9 +180,7 @@ class TorchCpuCompiled:
             nothing_ms = self._calls_ms.setdefault(displaced_bytes, [])
             nothing_ms.extend(self._time(None, add_one, (torch.zeros(1),), runs, displaced_bytes).tolist())
             times_ms = self._time(operator, run_calls, (functions, inputs), runs, displaced_bytes)
-        call_ms = undisturbed_ms(nothing_ms)
-        # A call's cost varies by itself: what is left of a tiny operator must not become zero or negative.
-        return tuple(float(max(t - call_ms, 0.05 * t) / copies) for t in times_ms)
+        return share_of_copies(times_ms, undisturbed_ms(nothing_ms), copies)
 
     def whole_model(self, model: nn.Module, task: Task, workload: Workload, folder: Path) -> CompiledSample:
         """Give a copy of the model its kernels; see `Device.whole_model`. It is compiled when it is first timed."""
