@@ -1,6 +1,7 @@
 """What a policy costs on the target: latency and energy by table, size and memory by counting."""
 
 from collections.abc import Callable
+from functools import partial
 
 from evaluators.channel_size import layer_bytes
 from evaluators.energy import EnergyPredictor
@@ -51,7 +52,7 @@ class CostModel:
 
 def least_size_bytes(space: SearchSpace) -> int:
     """Bytes that no policy of the space goes below; where units share no layers, one policy reaches them."""
-    return round(_least(space, space.structure.fixed_bytes, unit_bytes, layer_bytes))
+    return round(_least(space, lambda _: space.structure.fixed_bytes, unit_bytes, layer_bytes))
 
 
 def least_latency_ms(space: SearchSpace, predictor: LatencyPredictor) -> float:
@@ -60,30 +61,35 @@ def least_latency_ms(space: SearchSpace, predictor: LatencyPredictor) -> float:
     Raises:
         MissingEntryError: The table lacks an operator of the space.
     """
-    return _least(space, predictor.fixed_ms(space.structure), predictor.unit_ms, predictor.layer_ms)
+    fixed_ms = partial(predictor.fixed_ms, space.structure)
+    return _least(space, fixed_ms, predictor.unit_ms, predictor.layer_ms)
 
 
 def least_energy_mj(space: SearchSpace, energy: EnergyPredictor) -> float:
     """Energy that no policy of the space goes below; where units share no layers, one policy reaches it."""
-    return _least(space, energy.fixed_mj(space.structure), energy.unit_mj, energy.layer_mj)
+    return _least(space, partial(energy.fixed_mj, space.structure), energy.unit_mj, energy.layer_mj)
 
 
 def _least(
     space: SearchSpace,
-    fixed: float,
+    fixed_cost: Callable[[Policy], float],
     unit_cost: Callable[[Unit, Choice], float],
     layer_cost: Callable[[CutLayer], float],
 ) -> float:
     """The least sum of what units cost; of layers between channels each takes what is least for itself."""
     choices = {unit_space.unit.name: space.choices(unit_space.unit.name) for unit_space in space.unit_spaces}
-    found = fixed
+    cheapest: dict[str, Choice] = {}
+    found = 0.0
     for unit_space in space.unit_spaces:
         unit = unit_space.unit
+        offered = choices[unit.name]
         if isinstance(unit, ChannelUnit):
+            cheapest[unit.name] = min(offered, key=lambda choice: choice.keep)
             found += sum(
                 min(layer_cost(cut) for cut in reachable_cuts(layer, choices, space.base_format))
                 for layer in unit.channel_layers
             )
         else:
-            found += min(unit_cost(unit, choice) for choice in choices[unit.name])
-    return found
+            cheapest[unit.name] = min(offered, key=partial(unit_cost, unit))
+            found += unit_cost(unit, cheapest[unit.name])
+    return found + fixed_cost(Policy(cheapest))

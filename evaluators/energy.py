@@ -10,6 +10,7 @@ from evaluators.latency.workload import (
     Operator,
     OperatorKind,
     fixed_operators,
+    fixed_parts,
     layer_operators,
     policy_operators,
     unit_operators,
@@ -17,7 +18,7 @@ from evaluators.latency.workload import (
 from search_spaces.channels import ChannelUnit, CutLayer
 from search_spaces.formats import FORMATS, ActivationPrecision
 from search_spaces.policy import Choice, Policy
-from search_spaces.units import ModelStructure, Unit
+from search_spaces.units import FixedPart, ModelStructure, Unit
 
 _FLOAT_BYTES = 4
 _MJ_PER_PJ = 1e-9
@@ -27,6 +28,8 @@ _TRAFFIC: dict[OperatorKind, tuple[int, int]] = {
     OperatorKind.DEQUANTIZE: (1, _FLOAT_BYTES),
     OperatorKind.ACTIVATION: (_FLOAT_BYTES, _FLOAT_BYTES),
     OperatorKind.LAYER_NORM: (2 * _FLOAT_BYTES, _FLOAT_BYTES),
+    OperatorKind.RMS_NORM: (2 * _FLOAT_BYTES, _FLOAT_BYTES),
+    OperatorKind.HEAD_NORM: (_FLOAT_BYTES, _FLOAT_BYTES),
 }
 """Bytes that are read and written for each number of the output."""
 
@@ -69,6 +72,15 @@ def work_of(operator: Operator) -> Work:
             is_quantized = operator.format is not None and FORMATS.get(operator.format).is_quantized
             weight_bytes = numbers * (1 if is_quantized else _FLOAT_BYTES)
             return Work(weight_bytes=weight_bytes, activation_bytes=_FLOAT_BYTES * numbers)
+        case OperatorKind.ROTARY:
+            heads = axes["batch"] * axes["sequence"] * axes["heads"]
+            # Each rotated number is a sum of two products; all go in and out.
+            return Work(
+                multiply_adds=2 * heads * axes["columns"], activation_bytes=2 * _FLOAT_BYTES * heads * axes["head_dim"]
+            )
+        case OperatorKind.POSITIONS:
+            numbers = axes["batch"] * axes["sequence"] ** 2 + axes["sequence"] * axes["columns"]
+            return Work(multiply_adds=numbers, activation_bytes=_FLOAT_BYTES * numbers)
         case OperatorKind.RESIDUAL_ADD:
             numbers = math.prod(axes.values())
             return Work(multiply_adds=numbers, activation_bytes=3 * numbers * _number_bytes(operator.format))
@@ -119,7 +131,7 @@ class EnergyPredictor:
         self._stated: EnergyCoefficients | MeasuredPower = latency.energy or HOROWITZ
         self._found: dict[Operator, float] = {}
         self._units: dict[tuple[Unit, tuple[Choice, ...]], float] = {}
-        self._fixed: tuple[ModelStructure, float] | None = None
+        self._fixed: dict[tuple[str, tuple[FixedPart, ...]], float] = {}
 
     @property
     def basis(self) -> EnergyBasis:
@@ -148,16 +160,19 @@ class EnergyPredictor:
         """Return the energy of a layer between channels, with what its input's format costs."""
         return self._sum(layer_operators(cut, self._latency.workload).items())
 
-    def fixed_mj(self, structure: ModelStructure) -> float:
-        """Return the energy of what lies outside units, and of the time that no operator explains."""
-        if self._fixed is None or self._fixed[0] is not structure:
-            total = self._sum(fixed_operators(structure, self._latency.workload).items())
-            self._fixed = (structure, total + self._overhead_mj())
-        return self._fixed[1]
+    def fixed_mj(self, structure: ModelStructure, policy: Policy | None = None) -> float:
+        """Return the energy of what lies outside units, as far as the policy reads it, and of the time that no operator
+        explains.
+        """
+        key = (structure.base_format, fixed_parts(structure, policy))
+        if key not in self._fixed:
+            total = self._sum(fixed_operators(structure, self._latency.workload, policy).items())
+            self._fixed[key] = total + self._overhead_mj()
+        return self._fixed[key]
 
     def policy_mj(self, structure: ModelStructure, policy: Policy) -> float:
         """Return the energy of one call under a policy in millijoule."""
-        return self.fixed_mj(structure) + sum(
+        return self.fixed_mj(structure, policy) + sum(
             self._shared_mj(unit, policy, structure.base_format)
             if isinstance(unit, ChannelUnit)
             else self.unit_mj(unit, policy[unit.name])

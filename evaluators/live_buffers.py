@@ -27,8 +27,6 @@ _COPY_BYTES = {ActivationPrecision.NONE: 0, ActivationPrecision.BFLOAT16: 2, Act
 """Bytes of one number of the input's copy in the layer's format; elsewhere it is a code of one byte."""
 _BLOCK_OVERHEAD_BYTES = 8
 """Scale and sum of a block of codes."""
-_ROTARY_HALVES = 5
-"""Halves of heads that live while positions are rotated into them."""
 
 
 class Layout(StrEnum):
@@ -40,8 +38,6 @@ class Layout(StrEnum):
     """Heads before tokens: queries, values, weighted values."""
     KEYS = "keys"
     """Heads before tokens, as the keys are."""
-    HALVES = "halves"
-    """Halves of heads, of which positions are rotated."""
     REPEATED = "repeated"
     """Keys or values once for each query head."""
     JOINED = "joined"
@@ -104,11 +100,10 @@ class UnitSteps:
             return (Step(Counter({stream: 3 - self._structure.normalizes_first})),)
         if choice.keep == 0:
             return (Step(Counter({stream: 2})),)
-        layers = _Layers(unit, choice, self._workload, self._structure.rotates_positions)
+        layers = _Layers(unit, choice, self._workload)
         middle = layers.attention() if unit.kind is UnitKind.ATTENTION else layers.feed_forward()
-        # Where normalisation comes first, its output is a tensor beside the stream; a root mean square is taken in
-        # several operators. A sum writes a third tensor.
-        norm = Step(Counter({stream: 3 if self._structure.rotates_positions else 2}))
+        # Where normalisation comes first, its output is a tensor beside the stream. A sum writes a third tensor.
+        norm = Step(Counter({stream: 2}))
         return (norm, *_with(stream, middle, also=self._structure.normalizes_first), Step(Counter({stream: 3})))
 
     def before(self) -> tuple[Step, ...]:
@@ -119,7 +114,7 @@ class UnitSteps:
 
     def behind(self) -> tuple[Step, ...]:
         """Return the steps of fixed parts that run behind all units."""
-        kinds = (PartKind.LINEAR, PartKind.LAYER_NORM)
+        kinds = (PartKind.LINEAR, PartKind.LAYER_NORM, PartKind.RMS_NORM)
         return tuple(self._part(part) for part in self._structure.fixed if part.kind in kinds)
 
     def _part(self, part: FixedPart) -> Step:
@@ -132,8 +127,10 @@ class UnitSteps:
                 return Step(Counter([stream, read, Buffer(Layout.ROWS, FLOAT_BYTES * rows * part.width[1])]))
             case PartKind.EMBEDDING:
                 return Step(Counter({self._rows(part.width[1]): 2}))
-            case PartKind.LAYER_NORM:
+            case PartKind.LAYER_NORM | PartKind.RMS_NORM:
                 return Step(Counter({self._rows(part.width[0]): 2}))
+            case PartKind.POSITIONS:
+                return Step()
             case PartKind.CONVOLUTION:
                 _, out_channels, kernel, image_size = part.width
                 patches = FLOAT_BYTES * batch * out_channels * (image_size // kernel) ** 2
@@ -146,9 +143,8 @@ class UnitSteps:
 class _Layers:
     """Steps between the normalisation of a unit and its sum, the stream apart."""
 
-    def __init__(self, unit: Unit, choice: Choice, workload: Workload, rotates_positions: bool) -> None:
+    def __init__(self, unit: Unit, choice: Choice, workload: Workload) -> None:
         self._unit, self._keep, self._workload = unit, choice.keep, workload
-        self._rotates = rotates_positions
         self._format = FORMATS.get(choice.format)
         self._number_bytes = 2 if self._format.activation in _HALF else FLOAT_BYTES
 
@@ -216,9 +212,8 @@ class _Layers:
         """Heads moved before tokens, then the positions rotated into them."""
         rows = Buffer(Layout.ROWS, heads.size_bytes)
         yield Step(beside + Counter([heads, rows]))
-        if self._rotates:
-            half = Buffer(Layout.HALVES, heads.size_bytes // 2)
-            yield Step(beside + Counter({heads: 1, half: _ROTARY_HALVES}))
+        if self._unit.rotation is not None:
+            yield Step(beside + Counter({heads: 2}))
 
     def _input_codes(self) -> list[Buffer]:
         """Codes that the producers of attention share; each of other layers makes its own."""

@@ -22,6 +22,24 @@ class UnitKind(StrEnum):
     the output features and its columns the input features."""
 
 
+class PartKind(StrEnum):
+    """Kinds of work outside units, whose cost no policy changes."""
+
+    LINEAR = "linear"
+    """A linear layer in the base format; width is (in_features, out_features)."""
+    LAYER_NORM = "layer_norm"
+    """Layer normalisation together with the residual addition before it where there is one; width is (features,). Those
+    that only one branch reads are part of its unit."""
+    RMS_NORM = "rms_norm"
+    """The same by the root mean square alone."""
+    EMBEDDING = "embedding"
+    """Rows looked up in a table; width is (rows, features)."""
+    CONVOLUTION = "convolution"
+    """A patch embedding; width is (in_channels, out_channels, kernel, image_size)."""
+    POSITIONS = "positions"
+    """Causal mask, and cosines and sines of positions; width is (columns,), those of a head that are rotated."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Producer:
     """A linear layer that makes a unit's groups: pruning removes rows of its weight.
@@ -58,11 +76,26 @@ class Branch:
         returns_tuple: Whether the module returns (output, attention weights) in place of the output.
         norm: Normalisation of the branch's input, which nothing else reads, so that it is gone with the branch; None
             where the residual stream itself is normalised, or nothing is.
+        norm_kind: What that computes: `LAYER_NORM` or `RMS_NORM`.
     """
 
     module: str
     returns_tuple: bool = False
     norm: str | None = None
+    norm_kind: PartKind = PartKind.LAYER_NORM
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotation:
+    """Positions rotated into queries and keys (RoFormer, arXiv:2104.09864).
+
+    Attributes:
+        columns: Columns of a head that are rotated, from the first on; even.
+        neighbours: Whether columns 2i and 2i+1 make a pair, and not i and i + `columns` / 2.
+    """
+
+    columns: int
+    neighbours: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +118,8 @@ class Unit:
             for every keep, and gone with the branch.
         selection: Module of class `GroupSelection` that cuts a side input to the groups that stay (T5's relative
             position bias, which all layers share and which has a column a head); None where there is none.
+        rotation: How positions are rotated into queries and keys; None where they are not.
+        normalizes_heads: Whether each head of queries and keys is normalised by its root mean square.
     """
 
     name: str
@@ -100,6 +135,8 @@ class Unit:
     consumer_bias: bool = True
     inner_parameters: int = 0
     selection: str | None = None
+    rotation: Rotation | None = None
+    normalizes_heads: bool = False
 
     @property
     def layer_type(self) -> LayerType:
@@ -163,35 +200,23 @@ class Unit:
         return tuple(sorted(found, reverse=True))
 
 
-class PartKind(StrEnum):
-    """Kinds of work outside units, whose cost no policy changes."""
-
-    LINEAR = "linear"
-    """A linear layer in the base format; width is (in_features, out_features)."""
-    LAYER_NORM = "layer_norm"
-    """Layer normalisation together with the residual addition before it where there is one; width is (features,). Those
-    that only one branch reads are part of its unit."""
-    EMBEDDING = "embedding"
-    """Rows looked up in a table; width is (rows, features)."""
-    CONVOLUTION = "convolution"
-    """A patch embedding; width is (in_channels, out_channels, kernel, image_size)."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FixedPart:
-    """Work that every policy does alike.
+    """Work that every policy does alike, or every policy that keeps a unit which reads it.
 
     Attributes:
         kind: What is computed.
         width: Sizes, as the kind says.
         per_token: Whether it runs for each token; else once for each example.
         count: How often it occurs in the model.
+        only_for: Kind of the units that alone read it, so that it is gone with the last of them; None where more do.
     """
 
     kind: PartKind
     width: tuple[int, ...]
     per_token: bool = True
     count: int = 1
+    only_for: UnitKind | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +236,6 @@ class ModelStructure:
             last block returned. Layers of units outside all blocks run behind them, where other layers of the unit
             are inside. Empty where the model is not built so.
         normalizes_first: Whether a branch normalises its input, so that the residual stream lives beside that.
-        rotates_positions: Whether positions are rotated into queries and keys.
     """
 
     architecture: str
@@ -224,7 +248,6 @@ class ModelStructure:
     stacks: tuple[tuple[str, ...], ...] = ()
     # No part of the repr, by which tables that were measured for a model are found again: no time depends on it.
     normalizes_first: bool = field(default=True, repr=False)
-    rotates_positions: bool = field(default=False, repr=False)
 
     def stack_of(self, unit: Unit) -> int | None:
         """Return the number of the stack that a unit's layers lie in; None where they lie in none."""

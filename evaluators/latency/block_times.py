@@ -11,6 +11,8 @@ from evaluators.latency.workload import Operator, OperatorKind, Workload, fixed_
 from search_spaces.policy import Policy
 from search_spaces.units import FixedPart, ModelStructure, PartKind, UnitKind
 
+_NORMS = (PartKind.LAYER_NORM, PartKind.RMS_NORM)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockTimes:
@@ -90,14 +92,14 @@ def _block_of(layer: str, blocks: Iterable[str]) -> str:
 
 def _inside(part: FixedPart, blocks: int) -> FixedPart:
     """What of a part every block with layers runs."""
-    return replace(part, count=part.count // blocks if part.kind is PartKind.LAYER_NORM else 0)
+    return replace(part, count=part.count // blocks if part.kind in _NORMS else 0)
 
 
 def _first(structure: ModelStructure, blocks: int) -> list[FixedPart]:
     """Parts that run in front of the blocks with layers."""
     found = []
     for part in structure.fixed:
-        if part.kind is PartKind.LAYER_NORM:
+        if part.kind in _NORMS:
             left = 0 if structure.normalizes_first else part.count % blocks
             found.append(replace(part, count=left))
         elif part.per_token or part.kind is PartKind.CONVOLUTION:

@@ -92,7 +92,7 @@ def break_down(structure: ModelStructure, policy: Policy, predictor: LatencyPred
         _part(unit.name, policy_operators(unit, policy, structure.base_format, predictor.workload), predictor)
         for unit in structure.units
     )
-    outside = _part("", fixed_operators(structure, predictor.workload), predictor)
+    outside = _part("", fixed_operators(structure, predictor.workload, policy), predictor)
     overhead_ms = 0.0 if predictor.correction is None else predictor.correction.overhead_ms
     return Breakdown(units=units, outside=outside, overhead_ms=overhead_ms)
 

@@ -10,6 +10,7 @@ from evaluators.latency.workload import (
     Operator,
     Workload,
     fixed_operators,
+    fixed_parts,
     layer_operators,
     operators,
     policy_operators,
@@ -17,7 +18,7 @@ from evaluators.latency.workload import (
 )
 from search_spaces.channels import ChannelUnit, CutLayer
 from search_spaces.policy import Choice, Policy
-from search_spaces.units import ModelStructure, Unit
+from search_spaces.units import FixedPart, ModelStructure, Unit
 
 
 class MissingEntryError(KeyError):
@@ -78,7 +79,7 @@ class LatencyPredictor:
         self._found: dict[Operator, GridTime] = {}
         self._units: dict[tuple[Unit, Choice], float] = {}
         self._shared: dict[tuple[Unit, tuple[Choice, ...]], float] = {}
-        self._fixed: tuple[ModelStructure, float] | None = None
+        self._fixed: dict[tuple[str, tuple[FixedPart, ...]], float] = {}
 
     def operator_ms(self, operator: Operator) -> float:
         """Return the time of one operator, without correction.
@@ -110,21 +111,25 @@ class LatencyPredictor:
             self._units[key] = total * choice.keep / unit.groups if isinstance(unit, ChannelUnit) else total
         return self._units[key]
 
-    def fixed_ms(self, structure: ModelStructure) -> float:
-        """Return the share that no policy changes: operators outside units, and the overhead of a call."""
-        if self._fixed is None or self._fixed[0] is not structure:
-            total = self.operators_ms(fixed_operators(structure, self.workload).items())
-            self._fixed = (structure, total + (self.correction.overhead_ms if self.correction else 0.0))
-        return self._fixed[1]
+    def fixed_ms(self, structure: ModelStructure, policy: Policy | None = None) -> float:
+        """Return the share outside units: operators that some unit of the policy reads, and the overhead of a call.
+
+        Without a policy all operators count.
+        """
+        key = (structure.base_format, fixed_parts(structure, policy))
+        if key not in self._fixed:
+            total = self.operators_ms(fixed_operators(structure, self.workload, policy).items())
+            self._fixed[key] = total + (self.correction.overhead_ms if self.correction else 0.0)
+        return self._fixed[key]
 
     def policy_ms(self, structure: ModelStructure, policy: Policy) -> float:
-        """Return the latency of a policy: `fixed_ms` plus `unit_ms` of every unit that shares no layers, and the exact
-        sum of the others' operators.
+        """Return the latency of a policy: its `fixed_ms` plus `unit_ms` of every unit that shares no layers, and the
+        exact sum of the others' operators.
 
         Raises:
             MissingEntryError: An operator is not measured and not between measured widths.
         """
-        return self.fixed_ms(structure) + sum(self.units_ms(structure, policy))
+        return self.fixed_ms(structure, policy) + sum(self.units_ms(structure, policy))
 
     def units_ms(self, structure: ModelStructure, policy: Policy) -> tuple[float, ...]:
         """Return the share of every unit in the latency of a policy, in the model's order; see `policy_ms`."""

@@ -2,15 +2,17 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from evaluators.additive import AdditiveCosts, Floats, Options
 from evaluators.latency.lookup import LatencyPredictor
-from evaluators.latency.workload import sum_operators
+from evaluators.latency.workload import fixed_operators, sum_operators
 from search_spaces.channels import ChannelLayer, ChannelUnit, cut_layer
 from search_spaces.policy import Choice, Policy
-from search_spaces.units import ModelStructure, Unit
+from search_spaces.units import ModelStructure, Unit, UnitKind
 
 
 class PolicyTable:
@@ -46,6 +48,7 @@ class PolicyTable:
         for number, times_ms in enumerate(terms.values()):
             increments[number, : times_ms.size, 0] = times_ms.ravel()
         self._costs = AdditiveCosts(np.array([predictor.fixed_ms(structure)]), increments)
+        self._unread = tuple(self._unread_of(structure, kind) for kind in _readers(structure))
 
     def latency_ms(self, options: Options) -> Floats:
         """Return the latencies of points.
@@ -65,6 +68,13 @@ class PolicyTable:
                 f"an option is the position of one of the unit's choices; the units have {counts.tolist()}; "
                 f"got positions from {options.min(axis=0).tolist()} to {options.max(axis=0).tolist()}"
             )
+        return self._sum(options) - self._unread_ms(options)
+
+    def policy(self, options: Options) -> Policy:
+        """Return the policy of one point, (units,)."""
+        return Policy({name: self.choices[place][int(options[place])] for name, place in self._place.items()})
+
+    def _sum(self, options: Options) -> Floats:
         if self._terms_of == tuple((number,) for number in range(len(self.names))):
             return self._costs.of(options)[..., 0]
         columns = [
@@ -75,9 +85,25 @@ class PolicyTable:
         ]
         return self._costs.of(np.stack(columns, axis=-1))[..., 0]
 
-    def policy(self, options: Options) -> Policy:
-        """Return the policy of one point, (units,)."""
-        return Policy({name: self.choices[place][int(options[place])] for name, place in self._place.items()})
+    def _unread_ms(self, options: Options) -> Floats:
+        """What fixed parts take that the points leave nothing to read, (N,)."""
+        found = np.zeros(options.shape[:-1])
+        for part_ms, places, left_out in self._unread:
+            gone = [left_out[number][options[..., place]] for number, place in enumerate(places)]
+            found += part_ms * np.all(gone, axis=0)
+        return found
+
+    def _unread_of(
+        self, structure: ModelStructure, kind: UnitKind
+    ) -> tuple[float, tuple[int, ...], tuple[npt.NDArray[np.bool_], ...]]:
+        """Time of the parts that units of a kind read, where those are, and which of their options leave them out."""
+        parts = tuple(part for part in structure.fixed if part.only_for is kind)
+        part_ms = self._predictor.operators_ms(
+            fixed_operators(replace(structure, fixed=parts), self._predictor.workload).items()
+        )
+        places = tuple(self._place[unit.name] for unit in structure.units if unit.kind is kind)
+        left_out = tuple(np.array([choice.keep == 0 for choice in self.choices[place]]) for place in places)
+        return part_ms, places, left_out
 
     def _terms(self, unit: Unit) -> list[tuple[tuple[int, ...], Floats]]:
         """Times by the options of one or two units: the places of these units, and an array with an axis for each."""
@@ -101,3 +127,8 @@ class PolicyTable:
             rows, columns = (None if name is None else chosen[name] for name in sides)
             times_ms[options] = self._predictor.layer_ms(cut_layer(layer, rows, columns, self._base_format))
         return places, times_ms
+
+
+def _readers(structure: ModelStructure) -> tuple[UnitKind, ...]:
+    """Kinds of units that alone read some fixed part."""
+    return tuple(dict.fromkeys(part.only_for for part in structure.fixed if part.only_for is not None))

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 from search_spaces.channels import ChannelLayerKind, ChannelUnit, CutLayer, cut_layer
 from search_spaces.formats import FORMATS, ActivationPrecision
@@ -11,6 +12,7 @@ from search_spaces.policy import Choice, Policy
 from search_spaces.units import FixedPart, ModelStructure, PartKind, Unit, UnitKind
 
 _BASE_FORMAT = "fp32"
+_GATED, _JOINED = "gated_", "joined_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,14 @@ class OperatorKind(StrEnum):
     """A function of each element, for a gated one together with the product; axes tokens, features."""
     LAYER_NORM = "layer_norm"
     """Residual addition and layer normalisation; axes tokens, features."""
+    RMS_NORM = "rms_norm"
+    """Residual addition and normalisation by the root mean square; axes tokens, features."""
+    HEAD_NORM = "head_norm"
+    """Normalisation of each head by its root mean square; axes batch, sequence, heads, head_dim."""
+    ROTARY = "rotary"
+    """Positions rotated into queries or keys; axes batch, sequence, heads, head_dim, and columns that are rotated."""
+    POSITIONS = "positions"
+    """Causal mask, and cosines and sines of positions; axes batch, sequence, columns."""
     EMBEDDING = "embedding"
     """Rows looked up, and scaled where they are codes; axes tokens, rows, features."""
     CONVOLUTION = "convolution"
@@ -70,6 +80,7 @@ class OperatorKind(StrEnum):
 
 _MAP = ("batch", "height", "width")
 _CONVOLUTION = (*_MAP, "kernel", "stride")
+_HEADS = ("batch", "sequence", "heads")
 
 AXIS_NAMES: dict[OperatorKind, tuple[str, ...]] = {
     OperatorKind.LINEAR: ("tokens", "in_features", "out_features"),
@@ -77,6 +88,10 @@ AXIS_NAMES: dict[OperatorKind, tuple[str, ...]] = {
     OperatorKind.ATTENTION_CORE: ("batch", "sequence", "heads", "queries", "head_dim"),
     OperatorKind.ACTIVATION: ("tokens", "features"),
     OperatorKind.LAYER_NORM: ("tokens", "features"),
+    OperatorKind.RMS_NORM: ("tokens", "features"),
+    OperatorKind.HEAD_NORM: (*_HEADS, "head_dim"),
+    OperatorKind.ROTARY: (*_HEADS, "head_dim", "columns"),
+    OperatorKind.POSITIONS: ("batch", "sequence", "columns"),
     OperatorKind.EMBEDDING: ("tokens", "rows", "features"),
     OperatorKind.CONVOLUTION: (*_CONVOLUTION, "in_channels", "out_channels"),
     OperatorKind.DEPTHWISE: (*_CONVOLUTION, "channels"),
@@ -95,7 +110,9 @@ class Operator:
         kind: What is computed.
         axes: Names and sizes, sorted by name.
         format: Number format of a linear operator or convolution, or of a table of codes; None for others.
-        function: Name of an activation function, "gated_" before it where it multiplies a second input; else None.
+        function: Name of an activation function, "gated_" before it where it multiplies a second input, and "joined_"
+            before that where one tensor holds both inputs; of a rotation "neighbours" or "halves", the columns that
+            make a pair; else None.
     """
 
     kind: OperatorKind
@@ -123,6 +140,13 @@ class Operator:
         return " ".join([self.family, *(f"{name}={size}" for name, size in self.axes)])
 
 
+def activation_of(operator: Operator) -> tuple[str, bool, bool]:
+    """Read the function of an `ACTIVATION`: its name, whether it is gated, and whether its two inputs are joined."""
+    function = str(operator.function)
+    gated = function.removeprefix(_JOINED)
+    return gated.removeprefix(_GATED), gated.startswith(_GATED), function.startswith(_JOINED)
+
+
 def unit_operators(unit: Unit, choice: Choice, workload: Workload) -> Counter[Operator]:
     """Operators of one unit under one choice, with how often each runs; none where the unit is left out.
 
@@ -144,9 +168,9 @@ def unit_operators(unit: Unit, choice: Choice, workload: Workload) -> Counter[Op
         )
         for _, out_features, in_features in unit.layer_shapes(choice.keep)
     )
-    found[_middle(unit, choice.keep, workload)] += 1
+    found.update(_middle(unit, choice.keep, workload))
     if unit.branch is not None and unit.branch.norm is not None:
-        found[Operator.of(OperatorKind.LAYER_NORM, tokens=workload.tokens, features=unit.in_features)] += 1
+        found[_norm(unit.branch.norm_kind, workload.tokens, unit.in_features)] += 1
     if FORMATS.get(choice.format).activation is ActivationPrecision.INT8_PER_TENSOR:
         inputs = len({producer.input_index for producer in unit.producers})
         for features in (*[unit.in_features] * inputs, choice.keep * unit.columns_per_group):
@@ -165,33 +189,61 @@ def _embedding(unit: Unit, choice: Choice, workload: Workload) -> Operator:
     )
 
 
-def _middle(unit: Unit, keep: int, workload: Workload) -> Operator:
+def _middle(unit: Unit, keep: int, workload: Workload) -> Counter[Operator]:
     """What lies between the producers and the consumer."""
     if unit.kind is UnitKind.ATTENTION:
-        head_dim = min(producer.rows_per_group for producer in unit.producers)
-        return Operator.of(
-            OperatorKind.ATTENTION_CORE,
-            batch=workload.batch,
-            sequence=workload.sequence_length,
-            heads=keep,
-            queries=unit.columns_per_group // head_dim,
-            head_dim=head_dim,
-        )
-    gated = "gated_" if unit.is_gated else ""
-    return Operator.of(
+        return _attention(unit, keep, workload)
+    gated = _GATED if unit.is_gated else ""
+    joined = _JOINED if unit.is_gated and len(unit.producers) == 1 else ""
+    activation = Operator.of(
         OperatorKind.ACTIVATION,
-        function=f"{gated}{unit.activation}",
+        function=f"{joined}{gated}{unit.activation}",
         tokens=workload.tokens,
         features=keep * unit.columns_per_group,
     )
+    return Counter([activation])
 
 
-def fixed_operators(structure: ModelStructure, workload: Workload) -> Counter[Operator]:
-    """Operators of everything outside units, with how often each runs."""
+def _attention(unit: Unit, keep: int, workload: Workload) -> Counter[Operator]:
+    head_dim = min(producer.rows_per_group for producer in unit.producers)
+    queries = unit.columns_per_group // head_dim
+    of = partial(Operator.of, batch=workload.batch, sequence=workload.sequence_length, head_dim=head_dim)
+    found = Counter([of(OperatorKind.ATTENTION_CORE, heads=keep, queries=queries)])
+    for heads in (keep * queries, keep):
+        if unit.normalizes_heads:
+            found[of(OperatorKind.HEAD_NORM, heads=heads)] += 1
+        if unit.rotation is not None:
+            function = "neighbours" if unit.rotation.neighbours else "halves"
+            found[of(OperatorKind.ROTARY, function=function, heads=heads, columns=unit.rotation.columns)] += 1
+    return found
+
+
+def _norm(kind: PartKind, tokens: int, features: int) -> Operator:
+    operator = OperatorKind.RMS_NORM if kind is PartKind.RMS_NORM else OperatorKind.LAYER_NORM
+    return Operator.of(operator, tokens=tokens, features=features)
+
+
+def fixed_operators(structure: ModelStructure, workload: Workload, policy: Policy | None = None) -> Counter[Operator]:
+    """Operators of everything outside units, with how often each runs.
+
+    Args:
+        structure: Units and fixed parts.
+        workload: Batch and tokens.
+        policy: Leaves out the parts that none of its units reads; None counts all.
+    """
     found: Counter[Operator] = Counter()
-    for part in structure.fixed:
+    for part in fixed_parts(structure, policy):
         found[_fixed_operator(part, structure.base_format, workload)] += part.count
     return found
+
+
+def fixed_parts(structure: ModelStructure, policy: Policy | None) -> tuple[FixedPart, ...]:
+    """Fixed parts that something of a policy's model reads (`FixedPart.only_for`); all of them without a policy."""
+    if policy is None:
+        return structure.fixed
+    kinds = {part.only_for for part in structure.fixed} - {None}
+    unread = {k for k in kinds if all(policy[unit.name].keep == 0 for unit in structure.units if unit.kind is k)}
+    return tuple(part for part in structure.fixed if part.only_for not in unread)
 
 
 def _fixed_operator(part: FixedPart, base_format: str, workload: Workload) -> Operator:
@@ -206,9 +258,14 @@ def _fixed_operator(part: FixedPart, base_format: str, workload: Workload) -> Op
                 in_features=in_features,
                 out_features=out_features,
             )
-        case PartKind.LAYER_NORM:
+        case PartKind.LAYER_NORM | PartKind.RMS_NORM:
             (features,) = part.width
-            return Operator.of(OperatorKind.LAYER_NORM, tokens=tokens, features=features)
+            return _norm(part.kind, tokens, features)
+        case PartKind.POSITIONS:
+            (columns,) = part.width
+            return Operator.of(
+                OperatorKind.POSITIONS, batch=workload.batch, sequence=workload.sequence_length, columns=columns
+            )
         case PartKind.EMBEDDING:
             rows, features = part.width
             return Operator.of(OperatorKind.EMBEDDING, tokens=tokens, rows=rows, features=features)
@@ -235,7 +292,7 @@ def operators(structure: ModelStructure, policy: Policy, workload: Workload) -> 
         policy: A choice for every unit.
         workload: Batch and tokens.
     """
-    found = fixed_operators(structure, workload)
+    found = fixed_operators(structure, workload, policy)
     for unit in structure.units:
         found.update(policy_operators(unit, policy, structure.base_format, workload))
     return found

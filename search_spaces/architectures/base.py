@@ -30,8 +30,6 @@ class Architecture(Protocol):
 
     normalizes_first: bool = True
     """Whether a branch normalises its input, and not its sum with the residual stream."""
-    rotates_positions: bool = False
-    """Whether positions are rotated into queries and keys."""
     reads_shapes_only: bool = False
     """Whether names, shapes and configuration tell all that it declares, so that a `search_spaces.outline` will do."""
     file_renames: Mapping[str, str] = MappingProxyType({})
@@ -103,7 +101,6 @@ def structure_of(model: nn.Module) -> ModelStructure:
         max_tokens=architecture.max_tokens(config),
         stacks=architecture.stacks(model),
         normalizes_first=architecture.normalizes_first,
-        rotates_positions=architecture.rotates_positions,
     )
 
 

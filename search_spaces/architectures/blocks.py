@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.architectures.base import UnsupportedModelError
-from search_spaces.units import Branch, FixedPart, PartKind, Producer, Unit, UnitKind
+from search_spaces.units import Branch, FixedPart, PartKind, Producer, Rotation, Unit, UnitKind
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,6 +22,8 @@ def attention_unit(
     branch: Branch,
     context: Collection[str] = (),
     selection: str | None = None,
+    rotation: Rotation | None = None,
+    normalizes_heads: bool = False,
 ) -> Unit:
     """Declare an attention block by its heads, or by its key-value heads with the query heads that share them.
 
@@ -34,6 +36,8 @@ def attention_unit(
         branch: What is replaced at keep 0.
         context: Producers that read a second input (the encoder's output in cross-attention).
         selection: Module that cuts a side input to the heads that stay.
+        rotation: How positions are rotated into queries and keys.
+        normalizes_heads: Whether each head of queries and keys is normalised.
 
     Raises:
         AttributeError: A module is missing or is no linear layer.
@@ -53,6 +57,8 @@ def attention_unit(
         consumer_bias=project.bias is not None,
         inner_parameters=_inner_parameters(model, branch, (*producers, consumer)),
         selection=selection,
+        rotation=rotation,
+        normalizes_heads=normalizes_heads,
     )
 
 
@@ -152,9 +158,14 @@ def head_parts(model: nn.Module, names: Sequence[str]) -> tuple[FixedPart, ...]:
     return tuple(linear_part(model, name) for name in names)
 
 
-def norm_part(features: int, count: int) -> FixedPart:
-    """Normalisations over the features, with or without mean and bias (LayerNorm and RMSNorm)."""
-    return FixedPart(kind=PartKind.LAYER_NORM, width=(features,), count=count)
+def norm_part(features: int, count: int, *, kind: PartKind = PartKind.LAYER_NORM) -> FixedPart:
+    """Normalisations over the features: `LAYER_NORM` or `RMS_NORM`."""
+    return FixedPart(kind=kind, width=(features,), count=count)
+
+
+def positions_part(columns: int) -> FixedPart:
+    """The causal mask, and cosines and sines for the columns of a head that are rotated; attention alone reads them."""
+    return FixedPart(kind=PartKind.POSITIONS, width=(columns,), only_for=UnitKind.ATTENTION)
 
 
 def _producer(model: nn.Module, layer: str, groups: int, *, blocks: int = 1, input_index: int = 0) -> Producer:

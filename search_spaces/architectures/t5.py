@@ -14,7 +14,7 @@ from search_spaces.architectures.blocks import (
     linear_part,
     norm_part,
 )
-from search_spaces.units import Branch, FixedPart, Unit
+from search_spaces.units import Branch, FixedPart, PartKind, Unit
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,7 +48,7 @@ class T5(Architecture):
         return (
             embedding_part(model, "shared"),
             embedding_part(model, "shared"),
-            norm_part(config.d_model, 2),
+            norm_part(config.d_model, 2, kind=PartKind.RMS_NORM),
             linear_part(model, "lm_head", per_token=True),
         )
 
@@ -73,7 +73,7 @@ class T5(Architecture):
                     producers=[f"{dense}.{layer}" for layer in (("wi_0", "wi_1") if gated else ("wi",))],
                     consumer=f"{dense}.wo",
                     activation=config.dense_act_fn,
-                    branch=Branch(module=dense, norm=f"{last}.layer_norm"),
+                    branch=Branch(module=dense, norm=f"{last}.layer_norm", norm_kind=PartKind.RMS_NORM),
                 )
 
     def _attention(self, model: nn.Module, name: str, module: str, *, cross: bool) -> Unit:
@@ -85,7 +85,7 @@ class T5(Architecture):
             producers=[f"{inner}.{layer}" for layer in ("q", "k", "v")],
             consumer=f"{inner}.o",
             groups=config.num_heads,
-            branch=Branch(module=inner, returns_tuple=True, norm=f"{place}.layer_norm"),
+            branch=Branch(module=inner, returns_tuple=True, norm=f"{place}.layer_norm", norm_kind=PartKind.RMS_NORM),
             context=(f"{inner}.k", f"{inner}.v") if cross else (),
             selection=None if cross else f"{module}.selection",
         )

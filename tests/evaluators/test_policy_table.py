@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from evaluators.latency.policy_table import PolicyTable
 from evaluators.latency.workload import Workload
 from search_spaces.channels import ChannelLayer, ChannelLayerKind, ChannelUnit, ResidualSum
 from search_spaces.space import SearchSpace, SpaceConfig, build_space
-from search_spaces.units import FixedPart, ModelStructure, PartKind
+from search_spaces.units import FixedPart, ModelStructure, PartKind, UnitKind
 from workers.profile import required_operators
 
 WORKLOAD = Workload(batch=2, sequence_length=4)
@@ -39,6 +40,10 @@ TRANSFORMER = ModelStructure(
     units=(feed_forward("a", 64), feed_forward("b", 32), feed_forward("c", 64)),
     fixed=(FixedPart(kind=PartKind.LAYER_NORM, width=(16,), count=3),),
     fixed_bytes=0,
+)
+SHARED_PART = replace(
+    TRANSFORMER,
+    fixed=(*TRANSFORMER.fixed, FixedPart(kind=PartKind.POSITIONS, width=(4,), only_for=UnitKind.FEED_FORWARD)),
 )
 CONVOLUTIONAL = ModelStructure(
     architecture="test",
@@ -68,13 +73,17 @@ def predictor_of(space: SearchSpace) -> LatencyPredictor:
     return LatencyPredictor(table.with_correction(WORKLOAD, FIT), WORKLOAD)
 
 
-@pytest.mark.parametrize("structure", [TRANSFORMER, CONVOLUTIONAL], ids=["transformer", "convolutional"])
+@pytest.mark.parametrize(
+    "structure", [TRANSFORMER, SHARED_PART, CONVOLUTIONAL], ids=["transformer", "shared part", "convolutional"]
+)
 def test_latencies_are_those_of_the_predictor(structure):
     space = space_of(structure)
     predictor = predictor_of(space)
     table = PolicyTable(structure, predictor, {unit.name: space.choices(unit.name) for unit in structure.units})
     generator = random.Random(0)
     options = np.array([[generator.randrange(len(offered)) for offered in table.choices] for _ in range(200)])
+    # One point leaves everything out that can be.
+    options[0] = [next((n for n, c in enumerate(offered) if c.keep == 0), 0) for offered in table.choices]
     naive = [predictor.policy_ms(structure, table.policy(point)) for point in options]
     assert table.latency_ms(options) == pytest.approx(naive, rel=1e-12)
     assert len(set(naive)) > 20

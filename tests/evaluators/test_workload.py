@@ -3,9 +3,17 @@ from dataclasses import replace
 
 import pytest
 
-from evaluators.latency.workload import Operator, OperatorKind, Workload, fixed_operators, operators, unit_operators
+from evaluators.latency.workload import (
+    Operator,
+    OperatorKind,
+    Workload,
+    activation_of,
+    fixed_operators,
+    operators,
+    unit_operators,
+)
 from search_spaces.policy import Choice, Policy
-from search_spaces.units import Branch, FixedPart, ModelStructure, PartKind, Producer, Unit, UnitKind
+from search_spaces.units import Branch, FixedPart, ModelStructure, PartKind, Producer, Rotation, Unit, UnitKind
 
 WORKLOAD = Workload(batch=2, sequence_length=5)
 
@@ -85,6 +93,13 @@ def test_query_heads_that_share_a_key_value_head() -> None:
     assert found == Counter({linear("fp32", 32, 32): 2, linear("fp32", 32, 16): 2, core(2, queries=2): 1})
 
 
+def test_one_producer_of_gate_and_up_joins_them() -> None:
+    unit = replace(feed_forward("both"), producers=(Producer(layer="both", rows_per_group=1, blocks=2),))
+    found = unit_operators(unit, Choice(16, "fp32"), WORKLOAD)
+    assert found[Operator.of(OperatorKind.ACTIVATION, function="joined_gated_gelu", tokens=10, features=16)] == 1
+    assert found[linear("fp32", 32, 32)] == 1
+
+
 def test_two_producers_gate_the_activation() -> None:
     found = unit_operators(feed_forward("gate", "up"), Choice(16, "fp32"), WORKLOAD)
     assert found[Operator.of(OperatorKind.ACTIVATION, function="gated_gelu", tokens=10, features=16)] == 1
@@ -100,6 +115,49 @@ def test_the_normalisation_of_a_branch_runs_where_anything_of_it_stays(keep: int
     unit = replace(attention(), branch=Branch(module="block", norm="norm"))
     found = unit_operators(unit, Choice(keep, "fp32"), WORKLOAD)
     assert found[Operator.of(OperatorKind.LAYER_NORM, tokens=10, features=32)] == norms
+
+
+def test_a_norm_of_root_mean_squares_is_another_operator() -> None:
+    unit = replace(attention(), branch=Branch(module="block", norm="norm", norm_kind=PartKind.RMS_NORM))
+    found = unit_operators(unit, Choice(2, "fp32"), WORKLOAD)
+    assert found[Operator.of(OperatorKind.RMS_NORM, tokens=10, features=32)] == 1
+    assert not any(operator.kind is OperatorKind.LAYER_NORM for operator in found)
+
+
+@pytest.mark.parametrize(("queries", "heads", "count"), [(1, (3,), 2), (2, (3, 6), 1)])
+def test_positions_are_rotated_into_queries_and_keys_that_stay(
+    queries: int, heads: tuple[int, ...], count: int
+) -> None:
+    rotation = Rotation(columns=4, neighbours=True)
+    unit = replace(attention(queries=queries), rotation=rotation, normalizes_heads=True)
+    found = unit_operators(unit, Choice(3, "w8a8"), WORKLOAD)
+    for number in heads:
+        axes = {"batch": 2, "sequence": 5, "heads": number, "head_dim": 8}
+        assert found[Operator.of(OperatorKind.ROTARY, function="neighbours", columns=4, **axes)] == count
+        assert found[Operator.of(OperatorKind.HEAD_NORM, **axes)] == count
+
+
+def test_positions_are_computed_while_any_attention_stays() -> None:
+    positions = FixedPart(kind=PartKind.POSITIONS, width=(4,), only_for=UnitKind.ATTENTION)
+    units = (attention(), feed_forward("up"))
+    structure = ModelStructure(architecture="x", units=units, fixed=(positions,), fixed_bytes=0)
+    expected = Operator.of(OperatorKind.POSITIONS, batch=2, sequence=5, columns=4)
+    for keep, count in ((1, 1), (0, 0)):
+        policy = Policy({"a": Choice(keep, "fp32"), "f": Choice(8, "fp32")})
+        assert operators(structure, policy, WORKLOAD)[expected] == count
+    assert fixed_operators(structure, WORKLOAD)[expected] == 1
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        ("gelu", ("gelu", False, False)),
+        ("gated_silu", ("silu", True, False)),
+        ("joined_gated_silu", ("silu", True, True)),
+    ],
+)
+def test_the_function_of_an_activation_tells_its_inputs(function: str, expected: tuple[str, bool, bool]) -> None:
+    assert activation_of(Operator.of(OperatorKind.ACTIVATION, function=function, tokens=1, features=1)) == expected
 
 
 def test_fixed_parts_run_for_each_token_or_each_example() -> None:

@@ -209,7 +209,12 @@ class TestEveryFamily:
         norms = [n for n in norms if "k_norm" not in n]
         of_branches = {unit.branch.norm for unit in family.structure.units if unit.branch and unit.branch.norm}
         assert of_branches <= set(norms)
-        assert sum(p.count for p in parts if p.kind is PartKind.LAYER_NORM) == len(norms) - len(of_branches)
+        # Those of root mean squares have no bias.
+        for kind, has_bias in ((PartKind.LAYER_NORM, True), (PartKind.RMS_NORM, False)):
+            there = {name for name in norms if (getattr(modules[name], "bias", None) is not None) == has_bias}
+            assert sum(p.count for p in parts if p.kind is kind) == len(there - of_branches)
+            branches = [unit.branch for unit in family.structure.units if unit.branch and unit.branch.norm in there]
+            assert all(branch.norm_kind is kind for branch in branches)
 
     def test_a_branch_that_is_left_out_takes_the_norm_of_its_input_along(self, family: Family) -> None:
         """Norms that ran for the dense model and do not run now are those that units name, and all of them."""

@@ -28,6 +28,7 @@ def _activation(name: str) -> Operator:
     return Operator.of(OperatorKind.ACTIVATION, function=name, tokens=4, features=24)
 
 
+_HEADS = {"batch": 2, "sequence": 5, "heads": 3}
 KERNELS = [
     (_linear("fp32", 64, 48), {"MatMul": 2, "Add": 2}),
     (_linear("w8a8", 64, 48), {"MatMulIntegerToFloat": 2}),
@@ -35,12 +36,22 @@ KERNELS = [
     (_linear("w4g128", 8, 48), {"MatMulNBits": 2}),
     (Operator.of(OperatorKind.QUANTIZE, tokens=4, features=24), {"DynamicQuantizeLinear": 2}),
     (Operator.of(OperatorKind.LAYER_NORM, tokens=4, features=24), {"Sum": 2, "LayerNormalization": 2}),
+    (Operator.of(OperatorKind.RMS_NORM, tokens=4, features=24), {"Add": 2, "SimplifiedLayerNormalization": 2}),
+    (Operator.of(OperatorKind.HEAD_NORM, head_dim=8, **_HEADS), {"SimplifiedLayerNormalization": 2}),
+    (Operator.of(OperatorKind.ROTARY, function="halves", head_dim=8, columns=8, **_HEADS), {"RotaryEmbedding": 2}),
+    (Operator.of(OperatorKind.ROTARY, function="neighbours", head_dim=8, columns=4, **_HEADS), {"RotaryEmbedding": 2}),
+    (
+        Operator.of(OperatorKind.POSITIONS, batch=2, sequence=5, columns=8),
+        dict.fromkeys(("Shape", "Squeeze", "Range", "GreaterOrEqual", "And", "Where", "Mul", "Concat"), 2)
+        | {"Cos": 2, "Sin": 2, "Cast": 4, "Gather": 4, "Slice": 4, "Unsqueeze": 6},
+    ),
     (_activation("gelu"), {"Gelu": 2}),
     (_activation("gelu_new"), {"Gelu": 2}),
     (_activation("relu"), {"Relu": 2}),
     (_activation("silu"), {"QuickGelu": 2}),
     (_activation("quick_gelu"), {"QuickGelu": 2}),
     (_activation("gated_silu"), {"QuickGelu": 2, "Mul": 2}),
+    (_activation("joined_gated_silu"), {"Split": 2, "QuickGelu": 2, "Mul": 2}),
     (Operator.of(OperatorKind.EMBEDDING, tokens=4, rows=9, features=24), {"Gather": 2}),
     (
         Operator.of(
@@ -59,6 +70,11 @@ KERNELS = [
     (
         Operator.of(OperatorKind.ATTENTION_CORE, batch=2, sequence=5, heads=3, queries=1, head_dim=8),
         {"FusedMatMul": 2, "Softmax": 2, "MatMul": 2, "Add": 2, "Reshape": 8, "Transpose": 8},
+    ),
+    (
+        Operator.of(OperatorKind.ATTENTION_CORE, queries=2, head_dim=8, **_HEADS),
+        {"FusedMatMul": 2, "Softmax": 2, "MatMul": 2, "Add": 2, "Reshape": 12, "Transpose": 8, "Unsqueeze": 4}
+        | {"Expand": 4},
     ),
 ]
 

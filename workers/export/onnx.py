@@ -18,6 +18,8 @@ from workers.export.early_exit.branch import TRACED_OUTPUTS, branch_at_exit
 from workers.export.early_exit.exiting_model import EarlyExit, ExitingModel
 from workers.export.onnx_failure import find_obstacle
 from workers.export.onnx_layers import OPSET, onnx_layers
+from workers.export.onnx_positions import onnx_positions
+from workers.export.onnx_rewrites import rewrite_for_runtime
 
 _NOISY_LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir")
 
@@ -55,7 +57,7 @@ def export_onnx(
     names = tuple(inputs)
     axes = {name: dict.fromkeys(task.dynamic_axes[name], torch.export.Dim.DYNAMIC) for name in names}
     wrapped = (_Logits(model, names) if early_exit is None else ExitingModel(model, names, early_exit)).eval()
-    with onnx_layers(model), _quiet(), torch.no_grad():
+    with onnx_layers(model), onnx_positions(model), _quiet(), torch.no_grad():
         try:
             program: Any = torch.onnx.export(
                 wrapped,
@@ -74,7 +76,7 @@ def export_onnx(
             ) from error
         name_layer_outputs(program.model, prefix="model")
         _strip(program.model)
-        keep_sums_apart(program.model)
+        rewrite_for_runtime(program.model)
         program.save(str(path))
     if early_exit is not None:
         _branch(path)
@@ -94,22 +96,6 @@ def _strip(model: Any) -> None:
         node.metadata_props.clear()
         for value in node.outputs:
             value.metadata_props.clear()
-
-
-def keep_sums_apart(model: Any) -> None:
-    """Write residual additions in front of layer normalisations as `Sum`, which ONNX Runtime does not fuse with them.
-
-    Its fused kernel, SkipLayerNormalization, takes several times as long on a CPU as the two apart: see
-    `benchmarks.layer_norm`.
-
-    Args:
-        model: The exporter's intermediate representation, changed in place.
-    """
-    for node in model.graph.all_nodes():
-        if node.op_type == "LayerNormalization":
-            producer = node.inputs[0].producer()
-            if producer is not None and producer.op_type == "Add" and producer.domain == "":
-                producer.op_type = "Sum"
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from evaluators.latency.workload import Operator, OperatorKind
+from evaluators.latency.workload import Operator, OperatorKind, activation_of
 from search_spaces.formats import FORMATS, ActivationPrecision, Format
 from search_spaces.registry import Registry
 from workers.targets.device import KernelError
@@ -186,17 +186,20 @@ def _attention_core(draft: GraphDraft, operator: Operator) -> None:
         shape = draft.weight(np.array([batch, sequence, count, head_dim]))
         return draft.node("Transpose", *draft.node("Reshape", flat, shape), perm=order)[0]
 
-    def repeat(name: str, *tail: int) -> str:
-        """Give every key-value head to all its queries: (B, H, ...) to (B, H*queries, ...)."""
+    def repeat(name: str) -> str:
+        """Give every key-value head to all its queries: (B, H, S, D) to (B, H*queries, S, D)."""
         if queries == 1:
             return name
         (wide,) = draft.node("Unsqueeze", name, draft.weight(np.array([2])))
-        (wide,) = draft.node("Expand", wide, draft.weight(np.array([batch, heads, queries, *tail])))
-        return draft.node("Reshape", wide, draft.weight(np.array([batch, heads * queries, *tail])))[0]
+        (wide,) = draft.node("Expand", wide, draft.weight(np.array([batch, heads, queries, sequence, head_dim])))
+        return draft.node("Reshape", wide, draft.weight(np.array([batch, heads * queries, sequence, head_dim])))[0]
 
     query_BHSD = split("query", heads * queries, [0, 2, 1, 3])
-    key_BHDS = repeat(split("key", heads, [0, 2, 3, 1]), head_dim, sequence)
-    value_BHSD = repeat(split("value", heads, [0, 2, 1, 3]), sequence, head_dim)
+    if queries == 1:
+        key_BHDS = split("key", heads, [0, 2, 3, 1])
+    else:
+        (key_BHDS,) = draft.node("Transpose", repeat(split("key", heads, [0, 2, 1, 3])), perm=[0, 1, 3, 2])
+    value_BHSD = repeat(split("value", heads, [0, 2, 1, 3]))
     (scores,) = draft.node("MatMul", query_BHSD, key_BHDS)
     (scores,) = draft.node("Mul", scores, draft.weight(np.array(head_dim**-0.5, np.float32)))
     mask = draft.input("mask", np.zeros((batch, 1, sequence, sequence), np.float32), ["batch"])
@@ -208,10 +211,16 @@ def _attention_core(draft: GraphDraft, operator: Operator) -> None:
 
 @BUILDERS.register(OperatorKind.ACTIVATION.value)
 def _activation(draft: GraphDraft, operator: Operator) -> None:
-    function = str(operator.function)
-    (result,) = ACTIVATIONS.get(function.removeprefix("gated_"))(draft, draft.hidden(operator, "features"))
-    if function.startswith("gated_"):
-        draft.node("Mul", result, draft.hidden(operator, "features", "gated"))
+    name, gated, joined = activation_of(operator)
+    if joined:
+        both = draft.input("both", draft.normal(1, operator.axis("tokens"), 2 * operator.axis("features")), BATCHED)
+        value, gate = draft.node("Split", both, outputs=2, axis=-1, num_outputs=2)
+    else:
+        value = draft.hidden(operator, "features")
+        gate = draft.hidden(operator, "features", "gated") if gated else ""
+    (result,) = ACTIVATIONS.get(name)(draft, value)
+    if gated:
+        draft.node("Mul", gate, result)
 
 
 ACTIVATIONS: Registry[Callable[[GraphDraft, str], list[str]]] = Registry("activation function on ONNX Runtime")
@@ -246,10 +255,76 @@ def _silu(draft: GraphDraft, x: str) -> list[str]:
 @BUILDERS.register(OperatorKind.LAYER_NORM.value)
 def _layer_norm(draft: GraphDraft, operator: Operator) -> None:
     features = operator.axis("features")
-    # As in exported models; see `workers.export.onnx.keep_sums_apart`.
+    # As in exported models; see `workers.export.onnx_rewrites.keep_sums_apart`.
     (total,) = draft.node("Sum", draft.hidden(operator, "features"), draft.hidden(operator, "features", "residual"))
     gain, bias = draft.weight(draft.normal(features)), draft.weight(draft.normal(features))
     draft.node("LayerNormalization", total, gain, bias, axis=-1, epsilon=1e-5)
+
+
+@BUILDERS.register(OperatorKind.RMS_NORM.value)
+def _rms_norm(draft: GraphDraft, operator: Operator) -> None:
+    (total,) = draft.node("Add", draft.hidden(operator, "features"), draft.hidden(operator, "features", "residual"))
+    _simplified_norm(draft, total, operator.axis("features"))
+
+
+@BUILDERS.register(OperatorKind.HEAD_NORM.value)
+def _head_norm(draft: GraphDraft, operator: Operator) -> None:
+    shape = tuple(operator.axis(axis) for axis in ("batch", "sequence", "heads", "head_dim"))
+    _simplified_norm(draft, draft.input("x", draft.normal(*shape), BATCHED), operator.axis("head_dim"))
+
+
+def _simplified_norm(draft: GraphDraft, x: str, features: int) -> None:
+    """What the runtime makes of a root mean square; see `workers.export.onnx_rewrites`."""
+    gain = draft.weight(draft.normal(features))
+    draft.node("SimplifiedLayerNormalization", x, gain, axis=-1, epsilon=1e-6, stash_type=1)
+
+
+@BUILDERS.register(OperatorKind.ROTARY.value)
+def _rotary(draft: GraphDraft, operator: Operator) -> None:
+    batch, sequence, heads, head_dim, columns = (
+        operator.axis(axis) for axis in ("batch", "sequence", "heads", "head_dim", "columns")
+    )
+    # The kernel reads heads where a transposition has put them.
+    heads_BHSD = draft.input("x", draft.normal(batch, heads, sequence, head_dim), ["batch"])
+    angles = draft.normal(sequence, columns // 2)
+    cosines, sines = draft.input("cosines", np.cos(angles), []), draft.input("sines", np.sin(angles), [])
+    attributes = {"rotary_embedding_dim": columns, "num_heads": heads} if columns < head_dim else {}
+    draft.node(
+        "RotaryEmbedding",
+        heads_BHSD,
+        draft.weight(np.zeros(1, np.int64)),
+        cosines,
+        sines,
+        domain="com.microsoft",
+        interleaved=int(operator.function == "neighbours"),
+        **attributes,
+    )
+
+
+@BUILDERS.register(OperatorKind.POSITIONS.value)
+def _positions(draft: GraphDraft, operator: Operator) -> None:
+    """The nodes of `workers.export.onnx_positions.causal_mask`, and those of cosines and sines."""
+    batch, sequence, columns = (operator.axis(axis) for axis in ("batch", "sequence", "columns"))
+    tokens = draft.input("attention_mask", np.ones((batch, sequence), np.int64), BATCHED)
+    number = {n: draft.weight(np.array(n, np.int64)) for n in (0, 1)}
+    vector = {n: draft.weight(np.array([n], np.int64)) for n in (-1, 0, 1)}
+    (length,) = draft.node("Squeeze", *draft.node("Shape", tokens, start=1, end=2))
+    (places,) = draft.node("Range", number[0], length, number[1])
+    (earlier,) = draft.node("GreaterOrEqual", *draft.node("Unsqueeze", places, vector[1]), places)
+    (padding,) = draft.node("Cast", *_unsqueezed(draft, tokens, [1, 2]), to=TensorProto.BOOL)
+    (seen,) = draft.node("And", earlier, padding)
+    low = draft.weight(np.array(np.finfo(np.float32).min))
+    draft.node("Where", seen, draft.weight(np.array(0, np.float32)), low)
+    (times,) = draft.node("Cast", *_unsqueezed(draft, places, [0, 2]), to=TensorProto.FLOAT)
+    (angles,) = draft.node("Mul", times, draft.weight(np.abs(draft.normal(columns // 2))))
+    (angles,) = draft.node("Concat", angles, angles, axis=-1)
+    for function in ("Cos", "Sin"):
+        (row,) = draft.node("Gather", *draft.node(function, angles), number[0], axis=0)
+        draft.node("Slice", row, vector[0], draft.weight(np.array([columns // 2])), vector[1], vector[1])
+
+
+def _unsqueezed(draft: GraphDraft, name: str, axes: list[int]) -> list[str]:
+    return draft.node("Unsqueeze", name, draft.weight(np.array(axes, np.int64)))
 
 
 @BUILDERS.register(OperatorKind.EMBEDDING.value)

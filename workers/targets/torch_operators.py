@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evaluators.latency.workload import Operator, OperatorKind
+from evaluators.latency.workload import Operator, OperatorKind, activation_of
 from search_spaces.formats import FORMATS, ActivationPrecision, Format
 from search_spaces.registry import Registry
 from workers.export.torch_layers import Forms, Int8Form
@@ -196,14 +196,18 @@ class _Attend:
 def _activation(draw: Draw, operator: Operator) -> Call:
     from transformers.activations import ACT2FN
 
-    name = str(operator.function).removeprefix("gated_")
+    name, gated, joined = activation_of(operator)
     if name not in ACT2FN:
         raise KernelError(
             f"activation functions are those of transformers ({', '.join(sorted(ACT2FN))}); got {name!r}; leave the "
             "unit out of the space"
         )
-    function, input = ACT2FN[name], draw.hidden(operator, "features")
-    if name == operator.function:
+    function = ACT2FN[name]
+    if joined:
+        both = draw.input("both", 1, operator.axis("tokens"), 2 * operator.axis("features"))
+        return Call(_Joined(function), (both,))
+    input = draw.hidden(operator, "features")
+    if not gated:
         return Call(function, (input,))
     return Call(_Gated(function), (input, draw.hidden(operator, "features", "gate")))
 
@@ -218,17 +222,94 @@ class _Gated:
         return self.function(input) * gate
 
 
+@dataclass(frozen=True)
+class _Joined:
+    """An activation of the first half of the columns, times the second."""
+
+    function: Callable[[Tensor], Tensor]
+
+    def __call__(self, both: Tensor) -> Tensor:
+        input, gate = both.chunk(2, dim=-1)
+        return self.function(input) * gate
+
+
 @BUILDERS.register(OperatorKind.LAYER_NORM.value)
 def _layer_norm(draw: Draw, operator: Operator) -> Call:
     norm = nn.LayerNorm(operator.axis("features"), eps=1e-5, device=draw.device)
     return Call(_AddNorm(norm), (draw.hidden(operator, "features"), draw.hidden(operator, "features", "residual")))
 
 
+@BUILDERS.register(OperatorKind.RMS_NORM.value)
+def _rms_norm(draw: Draw, operator: Operator) -> Call:
+    norm = _RootMeanSquare(draw.normal(operator.axis("features")))
+    return Call(_AddNorm(norm), (draw.hidden(operator, "features"), draw.hidden(operator, "features", "residual")))
+
+
+@BUILDERS.register(OperatorKind.HEAD_NORM.value)
+def _head_norm(draw: Draw, operator: Operator) -> Call:
+    heads = draw.input("heads", *(operator.axis(axis) for axis in ("batch", "sequence", "heads", "head_dim")))
+    return Call(_RootMeanSquare(draw.normal(operator.axis("head_dim"))), (heads,))
+
+
+@BUILDERS.register(OperatorKind.ROTARY.value)
+def _rotary(draw: Draw, operator: Operator) -> Call:
+    heads = draw.input("heads", *(operator.axis(axis) for axis in ("batch", "heads", "sequence", "head_dim")))
+    angles = [draw.input(name, 1, operator.axis("sequence"), operator.axis("columns")) for name in ("cos", "sin")]
+    return Call(_Rotate(neighbours=operator.function == "neighbours"), (heads, *angles))
+
+
+@BUILDERS.register(OperatorKind.POSITIONS.value)
+def _positions(draw: Draw, operator: Operator) -> Call:
+    tokens = torch.ones(operator.axis("batch"), operator.axis("sequence"), dtype=torch.int64, device=draw.device)
+    return Call(_Positions(draw.normal(operator.axis("columns") // 2)), (tokens,))
+
+
+@dataclass(frozen=True)
+class _RootMeanSquare:
+    """Normalisation as transformers writes it (arXiv:1910.07467, equation 4)."""
+
+    gain: Tensor
+
+    def __call__(self, input: Tensor) -> Tensor:
+        return self.gain * (input * torch.rsqrt(input.pow(2).mean(-1, keepdim=True) + 1e-6))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rotate:
+    """Rotation of the first columns of heads as transformers writes it: of (B, H, S, D) by angles (1, S, columns)."""
+
+    neighbours: bool
+
+    def __call__(self, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        cos, sin, columns = cos[:, None], sin[:, None], cos.shape[-1]
+        turned, passed = heads[..., :columns], heads[..., columns:]
+        if self.neighbours:
+            cos, sin = (angle[..., : columns // 2].repeat_interleave(2, dim=-1) for angle in (cos, sin))
+            across = torch.stack((-turned[..., 1::2], turned[..., 0::2]), dim=-1).flatten(-2)
+        else:
+            across = torch.cat((-turned[..., columns // 2 :], turned[..., : columns // 2]), dim=-1)
+        return torch.cat((turned * cos + across * sin, passed), dim=-1)
+
+
+@dataclass(frozen=True)
+class _Positions:
+    """Causal mask of tokens (B, S), and cosines and sines of their positions."""
+
+    frequencies: Tensor
+
+    def __call__(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        seen = (places[:, None] >= places) & tokens[:, None, None, :].bool()
+        mask = torch.where(seen, 0.0, torch.finfo(torch.float32).min)
+        angles = (places[None, :, None] * self.frequencies).repeat(1, 1, 2)
+        return mask, angles.cos(), angles.sin()
+
+
 @dataclass(frozen=True)
 class _AddNorm:
     """Normalisation of a residual sum."""
 
-    norm: nn.Module
+    norm: Callable[[Tensor], object]
 
     def __call__(self, input: Tensor, residual: Tensor) -> object:
         return self.norm(input + residual)

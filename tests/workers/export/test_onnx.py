@@ -7,10 +7,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from tiny_families import FAMILIES
 from transformers import BertConfig, BertForSequenceClassification, ViTConfig, ViTForImageClassification
 
 from evaluators.tasks import TASKS
 from workers.export.onnx import export_onnx
+from workers.model import forgo_cache
 
 _BLOCK = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 
@@ -42,6 +44,31 @@ def optimised(path: Path) -> tuple[onnxruntime.InferenceSession, list[str]]:
     options.optimized_model_filepath = str(path.with_name("optimised.onnx"))
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return session, [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
+
+
+@pytest.mark.parametrize(
+    ("family", "norms", "rotations"), [("llama", 5, 4), ("qwen3", 9, 4), ("gemma2", 9, 4), ("glm", 5, 4), ("t5", 12, 0)]
+)
+def test_norms_and_rotations_of_positions_are_one_kernel_each(family, norms, rotations, tmp_path) -> None:
+    torch.manual_seed(0)
+    model = FAMILIES[family]().eval()
+    model.set_attn_implementation("eager")
+    forgo_cache(model)
+    for parameter in model.parameters():
+        parameter.data.add_(torch.randn_like(parameter) * 0.15)
+    task = TASKS.get("seq2seq-lm" if family == "t5" else "causal-lm")(SimpleNamespace(pad_token_id=0), model.config)
+    path = tmp_path / "model.onnx"
+    export_onnx(model, task, task.random_inputs(2, 9, seed=0), path)
+    session, operators = optimised(path)
+    assert operators.count("SimplifiedLayerNormalization") == norms
+    assert operators.count("RotaryEmbedding") == rotations
+    assert not {"Reciprocal", "Sqrt"} & set(operators)
+    inputs = task.random_inputs(3, 7, seed=1)
+    inputs["attention_mask"][0, 4:] = 0
+    inputs["attention_mask"][1, :2] = 0
+    (logits,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(logits), model(**inputs).logits, rtol=0, atol=1e-4)
 
 
 def test_residual_additions_stay_apart_from_layer_normalisation(exported):

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_operators import FLOAT, INT8, MAP
 
 from evaluators.latency.workload import Operator, OperatorKind, Workload
 from search_spaces.policy import Choice, Policy
@@ -19,26 +20,7 @@ from workers.targets.torch_cpu import TorchCpu
 from workers.targets.torch_operators import build_calls
 from workers.variants import VariantMaker
 
-MAP = {"batch": 1, "height": 6, "width": 6}
-OPERATORS = [
-    Operator.of(OperatorKind.LINEAR, format="fp32", tokens=5, in_features=24, out_features=16),
-    Operator.of(OperatorKind.LINEAR, format="bf16", tokens=5, in_features=24, out_features=16),
-    Operator.of(OperatorKind.ATTENTION_CORE, batch=2, sequence=5, heads=2, queries=1, head_dim=8),
-    Operator.of(OperatorKind.ATTENTION_CORE, batch=2, sequence=5, heads=2, queries=3, head_dim=8),
-    Operator.of(OperatorKind.ACTIVATION, function="gelu", tokens=5, features=24),
-    Operator.of(OperatorKind.ACTIVATION, function="gated_silu", tokens=5, features=24),
-    Operator.of(OperatorKind.LAYER_NORM, tokens=5, features=24),
-    Operator.of(OperatorKind.EMBEDDING, tokens=5, rows=30, features=24),
-    Operator.of(OperatorKind.EMBEDDING, format="w8", tokens=5, rows=30, features=24),
-    Operator.of(OperatorKind.CONVOLUTION, format="fp32", in_channels=3, out_channels=8, kernel=3, stride=2, **MAP),
-    Operator.of(OperatorKind.DEPTHWISE, format="fp32", channels=8, kernel=3, stride=1, **MAP),
-]
-INT8 = [
-    Operator.of(OperatorKind.LINEAR, format="w8a8", tokens=5, in_features=24, out_features=16),
-    Operator.of(OperatorKind.QUANTIZE, tokens=5, features=24),
-]
-if has_int8_products():
-    OPERATORS += INT8
+OPERATORS = [*FLOAT, *(INT8 if has_int8_products() else ())]
 
 
 @pytest.mark.parametrize("operator", OPERATORS, ids=str)
@@ -52,10 +34,15 @@ def test_every_operator_of_the_target_has_a_time(operator: Operator) -> None:
 def test_copies_have_results_of_the_right_shape(operator: Operator) -> None:
     calls = build_calls(operator, copies=2, seed=0, device=torch.device("cpu"), forms=CPU_FORMS)
     results = [call() for call in calls]
-    features = {"linear": 16, "attention_core": 16 if operator.kind is not OperatorKind.ATTENTION_CORE else 0}
+    features = {"linear": 16}
+    heads = {"head_norm": (2, 5, 2, 8), "rotary": (2, 2, 5, 8)}
     for result in results:
         if operator.kind is OperatorKind.ATTENTION_CORE:
             assert result.shape == (2, 5, 2 * operator.axis("queries") * 8)
+        elif operator.kind is OperatorKind.POSITIONS:
+            assert [tensor.shape for tensor in result] == [(2, 1, 5, 5), (1, 5, 8), (1, 5, 8)]
+        elif operator.kind.value in heads:
+            assert result.shape == heads[operator.kind.value]
         elif operator.kind in (OperatorKind.CONVOLUTION, OperatorKind.DEPTHWISE):
             assert result.shape == (1, 8, 6, 6)
         elif operator.kind is OperatorKind.QUANTIZE:

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from tiny_operators import FLOAT, INT8
 from torch import Tensor, nn
 from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch._dynamo.utils import counters
 
-from evaluators.latency.workload import Operator, OperatorKind
+from evaluators.latency.workload import Operator
 from search_spaces.architectures import structure_of
 from search_spaces.policy import Choice, Policy
 from search_spaces.units import UnitKind
@@ -34,25 +35,6 @@ compiles = pytest.mark.skipif(
     TARGETS.get("cpu-torch-compiled").available() is not None, reason="needs a C++ compiler and Python's headers"
 )
 int8_only = pytest.mark.skipif(not has_int8_products(), reason="needs a CPU with VNNI instructions")
-MAP = {"batch": 1, "height": 6, "width": 6}
-LINEAR = {"tokens": 5, "in_features": 24, "out_features": 16}
-FLOAT = [
-    Operator.of(OperatorKind.LINEAR, format="fp32", **LINEAR),
-    Operator.of(OperatorKind.LINEAR, format="bf16", **LINEAR),
-    Operator.of(OperatorKind.ATTENTION_CORE, batch=2, sequence=5, heads=2, queries=1, head_dim=8),
-    Operator.of(OperatorKind.ATTENTION_CORE, batch=2, sequence=5, heads=2, queries=3, head_dim=8),
-    Operator.of(OperatorKind.ACTIVATION, function="gelu", tokens=5, features=24),
-    Operator.of(OperatorKind.ACTIVATION, function="gated_silu", tokens=5, features=24),
-    Operator.of(OperatorKind.LAYER_NORM, tokens=5, features=24),
-    Operator.of(OperatorKind.EMBEDDING, tokens=5, rows=30, features=24),
-    Operator.of(OperatorKind.EMBEDDING, format="w8", tokens=5, rows=30, features=24),
-    Operator.of(OperatorKind.CONVOLUTION, format="fp32", in_channels=3, out_channels=8, kernel=3, stride=2, **MAP),
-    Operator.of(OperatorKind.DEPTHWISE, format="fp32", channels=8, kernel=3, stride=1, **MAP),
-]
-INT8 = [
-    Operator.of(OperatorKind.LINEAR, format="w8a8", **LINEAR),
-    Operator.of(OperatorKind.QUANTIZE, tokens=5, features=24),
-]
 OPERATORS = [*FLOAT, *(pytest.param(operator, marks=int8_only) for operator in INT8)]
 
 
