@@ -212,6 +212,10 @@ class _Layers:
         """Heads moved before tokens, then the positions rotated into them."""
         rows = Buffer(Layout.ROWS, heads.size_bytes)
         yield Step(beside + Counter([heads, rows]))
+        if self._unit.normalizes_heads:
+            joined = Buffer(Layout.JOINED, heads.size_bytes)
+            yield Step(beside + Counter([rows, joined]))
+            yield Step(beside + Counter([joined, heads]))
         if self._unit.rotation is not None:
             yield Step(beside + Counter({heads: 2}))
 

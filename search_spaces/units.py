@@ -23,7 +23,7 @@ class UnitKind(StrEnum):
 
 
 class PartKind(StrEnum):
-    """Kinds of work outside units, whose cost no policy changes."""
+    """Kinds of work outside units, whose cost is the same for every policy that needs it."""
 
     LINEAR = "linear"
     """A linear layer in the base format; width is (in_features, out_features)."""
@@ -82,7 +82,7 @@ class Branch:
     module: str
     returns_tuple: bool = False
     norm: str | None = None
-    norm_kind: PartKind = PartKind.LAYER_NORM
+    norm_kind: PartKind = field(default=PartKind.LAYER_NORM, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +120,7 @@ class Unit:
             position bias, which all layers share and which has a column a head); None where there is none.
         rotation: How positions are rotated into queries and keys; None where they are not.
         normalizes_heads: Whether each head of queries and keys is normalised by its root mean square.
+        causal: Whether tokens attend to themselves and earlier ones alone.
     """
 
     name: str
@@ -135,8 +136,10 @@ class Unit:
     consumer_bias: bool = True
     inner_parameters: int = 0
     selection: str | None = None
-    rotation: Rotation | None = None
-    normalizes_heads: bool = False
+    # No part of the repr, by which tables that were measured for a model are found again: fixed parts tell such models.
+    rotation: Rotation | None = field(default=None, repr=False)
+    normalizes_heads: bool = field(default=False, repr=False)
+    causal: bool = field(default=False, repr=False)
 
     @property
     def layer_type(self) -> LayerType:
@@ -210,13 +213,14 @@ class FixedPart:
         per_token: Whether it runs for each token; else once for each example.
         count: How often it occurs in the model.
         only_for: Kind of the units that alone read it, so that it is gone with the last of them; None where more do.
+            Plain torch computes it all the same.
     """
 
     kind: PartKind
     width: tuple[int, ...]
     per_token: bool = True
     count: int = 1
-    only_for: UnitKind | None = None
+    only_for: UnitKind | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -396,7 +396,7 @@ def _tiny_job(folder: Path, model: "ModelConfig", data: "DataConfig", sequence_l
     from search_spaces.space import SpaceConfig
     from workers.model import load_structure
     from workers.profile import required_operators
-    from workers.targets.onnxruntime_cpu import fingerprint
+    from workers.targets.onnxruntime_cpu import OnnxRuntimeCpu
     from workers.trial import space_of, workload_of
 
     job = TinyJob(model, data, SpaceConfig(), folder / "table.json", sequence_length)
@@ -413,6 +413,9 @@ def _tiny_job(folder: Path, model: "ModelConfig", data: "DataConfig", sequence_l
     ]
     provenance = Provenance(measured_at="2026-01-01T00:00:00+00:00", rounds=1)
     LatencyTable(
-        target=spec.target.name, fingerprint=fingerprint(1), provenance=provenance, entries=tuple(entries)
+        target=spec.target.name,
+        fingerprint=OnnxRuntimeCpu(1).fingerprint(),
+        provenance=provenance,
+        entries=tuple(entries),
     ).save(job.table)
     return job

@@ -35,7 +35,7 @@ def sentences_of(name: str, here: Breakdown, dense: Breakdown, *, size_ratio: fl
     fixed_ms = here.outside.corrected_ms + here.overhead_ms
     dense_fixed_ms = dense.outside.corrected_ms + dense.overhead_ms
     yield (
-        f"{fixed_ms:.3g} ms lie outside units or are the call itself, which no policy changes: "
+        f"{fixed_ms:.3g} ms lie outside units or are the call itself, where no choice of a unit counts: "
         f"{fixed_ms / here.latency_ms:.0%} of its time, {dense_fixed_ms / dense.latency_ms:.0%} of the dense model's"
     )
     yield _fall("products with weights", here.table_ms_of(PRODUCTS), dense.table_ms_of(PRODUCTS))

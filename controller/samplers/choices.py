@@ -90,7 +90,10 @@ class ChoiceGrid:
         return np.asarray(self._costs_of(self.parameters(options)), dtype=np.float64)
 
     def estimate(self, options: Options) -> Floats:
-        """Return the costs of points of shape (..., units) as sums over units; exact where the space is additive."""
+        """Return the costs of points of shape (..., units) as sums over units; exact where the space is additive.
+
+        What several units read together (`FixedPart.only_for`) always counts, also where all of them are left out.
+        """
         found = self._additive.of(options)
         if self.peaks:
             rows = options.reshape(-1, self.units)

@@ -29,6 +29,8 @@ MODELS_BY_BYTES = ((100 * 2**20, 12), (2**30, 10))
 """Whole models that a correction is fitted on, by the bytes of the units' weights, at most so many."""
 FEWEST_MODELS = 8
 """Whole models of a larger model."""
+MOST_SPREAD_S = 60.0
+"""Timing the models is spread over as long a time as making them took, or this long."""
 MODELS_IN_HASTE = 6
 """When time is over, no more than so many are made."""
 OPERATORS_SHARE = 0.7
@@ -98,6 +100,7 @@ def calibrate(
         return table
     from workers.whole_models import export_whole_models
 
+    started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="paretrim-correction-") as folder:
         models: list[WholeModel] = []
         for model in export_whole_models(
@@ -115,6 +118,8 @@ def calibrate(
             table,
             request.workload,
             models,
+            # Small models are timed within seconds, which may all be slow ones.
+            spread_s=min(time.monotonic() - started, MOST_SPREAD_S),
             late=late,
             progress=lambda done, total: on_stage("timing whole models", done, total),
             meter=device.energy_meter(),

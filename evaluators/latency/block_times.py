@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from evaluators.latency.lookup import LatencyPredictor
-from evaluators.latency.workload import Operator, OperatorKind, Workload, fixed_operators
+from evaluators.latency.workload import Operator, OperatorKind, Workload, fixed_operators, fixed_parts
 from search_spaces.policy import Policy
 from search_spaces.units import FixedPart, ModelStructure, PartKind, UnitKind
 
@@ -53,7 +53,7 @@ def block_times(structure: ModelStructure, policy: Policy, predictor: LatencyPre
             with_layers.add(block)
     inside = [_inside(part, len(with_layers)) for part in structure.fixed]
     inside_ms = _parts_ms(structure, inside, predictor)
-    first = _parts_ms(structure, _first(structure, len(with_layers)), predictor)
+    first = _parts_ms(structure, _first(structure, policy, len(with_layers)), predictor)
     overhead_ms = 0.0 if predictor.correction is None else predictor.correction.overhead_ms
     each_ms = [units_ms[block] + (inside_ms if block in with_layers else 0.0) for block in blocks]
     until_ms = accumulate(each_ms, initial=overhead_ms + first)
@@ -95,10 +95,10 @@ def _inside(part: FixedPart, blocks: int) -> FixedPart:
     return replace(part, count=part.count // blocks if part.kind in _NORMS else 0)
 
 
-def _first(structure: ModelStructure, blocks: int) -> list[FixedPart]:
+def _first(structure: ModelStructure, policy: Policy, blocks: int) -> list[FixedPart]:
     """Parts that run in front of the blocks with layers."""
     found = []
-    for part in structure.fixed:
+    for part in fixed_parts(structure, policy):
         if part.kind in _NORMS:
             left = 0 if structure.normalizes_first else part.count % blocks
             found.append(replace(part, count=left))

@@ -48,7 +48,7 @@ class Breakdown:
 
     Attributes:
         units: Units in the model's order.
-        outside: What no policy changes.
+        outside: What lies outside units.
         overhead_ms: Time of a call that no operator explains.
     """
 

@@ -65,7 +65,7 @@ class OperatorMapping(BaseModel):
     format_column: str | None = None
     """Column that names the format, in place of `format`."""
     function: str | None = None
-    """As of `Operator`: an activation function's name, or which columns a rotation pairs."""
+    """As of `Operator`: an activation function's name, which columns a rotation pairs, or "causal" of attention."""
     where: dict[str, str | int] = {}
     """Rows that are meant, by the text or whole number in some columns; without it all rows are."""
     time: str

@@ -112,7 +112,7 @@ class Operator:
         format: Number format of a linear operator or convolution, or of a table of codes; None for others.
         function: Name of an activation function, "gated_" before it where it multiplies a second input, and "joined_"
             before that where one tensor holds both inputs; of a rotation "neighbours" or "halves", the columns that
-            make a pair; else None.
+            make a pair; of an attention core "causal" where tokens see earlier ones alone; else None.
     """
 
     kind: OperatorKind
@@ -208,7 +208,8 @@ def _attention(unit: Unit, keep: int, workload: Workload) -> Counter[Operator]:
     head_dim = min(producer.rows_per_group for producer in unit.producers)
     queries = unit.columns_per_group // head_dim
     of = partial(Operator.of, batch=workload.batch, sequence=workload.sequence_length, head_dim=head_dim)
-    found = Counter([of(OperatorKind.ATTENTION_CORE, heads=keep, queries=queries)])
+    function = "causal" if unit.causal else None
+    found = Counter([of(OperatorKind.ATTENTION_CORE, function=function, heads=keep, queries=queries)])
     for heads in (keep * queries, keep):
         if unit.normalizes_heads:
             found[of(OperatorKind.HEAD_NORM, heads=heads)] += 1

@@ -47,7 +47,7 @@ class Architecture(Protocol):
         ...
 
     def fixed_parts(self, model: nn.Module) -> tuple[FixedPart, ...]:
-        """Work that no policy changes."""
+        """Work outside units."""
         ...
 
     def stacks(self, model: nn.Module) -> tuple[tuple[str, ...], ...]:

@@ -24,6 +24,7 @@ def attention_unit(
     selection: str | None = None,
     rotation: Rotation | None = None,
     normalizes_heads: bool = False,
+    causal: bool = False,
 ) -> Unit:
     """Declare an attention block by its heads, or by its key-value heads with the query heads that share them.
 
@@ -38,6 +39,7 @@ def attention_unit(
         selection: Module that cuts a side input to the heads that stay.
         rotation: How positions are rotated into queries and keys.
         normalizes_heads: Whether each head of queries and keys is normalised.
+        causal: Whether tokens attend to themselves and earlier ones alone.
 
     Raises:
         AttributeError: A module is missing or is no linear layer.
@@ -59,6 +61,7 @@ def attention_unit(
         selection=selection,
         rotation=rotation,
         normalizes_heads=normalizes_heads,
+        causal=causal,
     )
 
 

@@ -82,7 +82,9 @@ class Decoder(Architecture):
         config: Any = model.config
         keys: Any = model.get_submodule("model.layers.0.self_attn.k_proj")
         head_dim = keys.out_features // config.num_key_value_heads
-        share = config.rope_parameters.get("partial_rotary_factor", self._rotated_share)
+        # Files by transformers 4 have the share beside the other fields.
+        beside = getattr(config, "partial_rotary_factor", self._rotated_share)
+        share = (getattr(config, "rope_parameters", None) or {}).get("partial_rotary_factor", beside)
         return Rotation(columns=int(head_dim * share), neighbours=self._rotates_neighbours)
 
     def _units(self, model: nn.Module) -> Iterator[Unit]:
@@ -103,6 +105,7 @@ class Decoder(Architecture):
                     norm_kind=PartKind.RMS_NORM,
                 ),
                 rotation=rotation,
+                causal=True,
                 normalizes_heads=hasattr(model.get_submodule(f"{layer}.self_attn"), "q_norm"),
             )
             names = ("gate_up_proj",) if self._fused else ("gate_proj", "up_proj")

@@ -88,6 +88,7 @@ class T5(Architecture):
             branch=Branch(module=inner, returns_tuple=True, norm=f"{place}.layer_norm", norm_kind=PartKind.RMS_NORM),
             context=(f"{inner}.k", f"{inner}.v") if cross else (),
             selection=None if cross else f"{module}.selection",
+            causal=name.startswith("decoder") and not cross,
         )
 
 

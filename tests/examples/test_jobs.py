@@ -18,7 +18,7 @@ from controller.preparation import Description, describe
 from controller.search_result import load_front
 from evaluators.latency.table import Entry, LatencyTable, Provenance
 from workers.profiling.required import required_operators
-from workers.targets.onnxruntime_cpu import fingerprint
+from workers.targets.onnxruntime_cpu import OnnxRuntimeCpu
 
 if TYPE_CHECKING:
     from conftest import TinyJob
@@ -72,7 +72,10 @@ def invented_table(description: Description, path: Path) -> None:
     ]
     provenance = Provenance(measured_at="2026-01-01T00:00:00+00:00", rounds=1)
     LatencyTable(
-        target=description.spec.target.name, fingerprint=fingerprint(1), provenance=provenance, entries=tuple(entries)
+        target=description.spec.target.name,
+        fingerprint=OnnxRuntimeCpu(1).fingerprint(),
+        provenance=provenance,
+        entries=tuple(entries),
     ).save(path)
 
 

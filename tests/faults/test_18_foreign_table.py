@@ -13,7 +13,7 @@ from evaluators.latency.table import (
 from evaluators.latency.workload import Operator, OperatorKind
 from search_spaces.units import ModelStructure
 from workers.profile import ProfileBudget, profile
-from workers.targets.onnxruntime_cpu import fingerprint
+from workers.targets.onnxruntime_cpu import OnnxRuntimeCpu
 
 RELU = Operator.of(OperatorKind.ACTIVATION, function="relu", tokens=2, features=8)
 STRUCTURE = ModelStructure(architecture="x", units=(), fixed=(), fixed_bytes=0)
@@ -46,7 +46,7 @@ CHANGES = [
 
 @pytest.mark.parametrize(("change", "difference"), CHANGES)
 def test_a_foreign_table_is_refused_with_the_difference(change, difference):
-    here = fingerprint(1)
+    here = OnnxRuntimeCpu(1).fingerprint()
     foreign = table(here.model_copy(update=change))
     with pytest.raises(ForeignTableError, match=f"{difference}.*paretrim profile.*--allow-foreign-table"):
         check_fingerprint(foreign, here)
@@ -54,21 +54,25 @@ def test_a_foreign_table_is_refused_with_the_difference(change, difference):
 
 @pytest.mark.parametrize(("change", "difference"), CHANGES)
 def test_for_planning_it_is_taken_and_the_differences_are_returned(change, difference):
-    here = fingerprint(1)
+    here = OnnxRuntimeCpu(1).fingerprint()
     (found,) = check_fingerprint(table(here.model_copy(update=change)), here, allow_foreign=True)
     assert found.split(":")[0] == next(iter(change))
 
 
 def test_a_table_from_here_has_no_differences():
-    assert check_fingerprint(table(fingerprint(2)), fingerprint(2)) == ()
+    assert check_fingerprint(table(OnnxRuntimeCpu(2).fingerprint()), OnnxRuntimeCpu(2).fingerprint()) == ()
 
 
 @pytest.mark.parametrize(
     ("measured", "target", "difference"),
     [
-        (fingerprint(1).model_copy(update={"device": "another CPU"}), "cpu-onnxruntime", "device: 'another CPU'"),
-        (fingerprint(3), "cpu-onnxruntime", "threads: 3 there, 1 here"),
-        (fingerprint(1), "another-target", "target: 'another-target' there"),
+        (
+            OnnxRuntimeCpu(1).fingerprint().model_copy(update={"device": "another CPU"}),
+            "cpu-onnxruntime",
+            "device: 'another CPU'",
+        ),
+        (OnnxRuntimeCpu(3).fingerprint(), "cpu-onnxruntime", "threads: 3 there, 1 here"),
+        (OnnxRuntimeCpu(1).fingerprint(), "another-target", "target: 'another-target' there"),
     ],
 )
 def test_a_foreign_file_is_not_added_to(tmp_path, measured, target, difference):

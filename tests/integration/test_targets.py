@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from evaluators.latency.table import load_table
-from workers.targets.onnxruntime_cpu import fingerprint
+from workers.targets.onnxruntime_cpu import OnnxRuntimeCpu
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,9 @@ def searched(tiny_image, tmp_path_factory):
         entry.model_copy(update={"median_ms": entry.median_ms * (9.0 if entry.format == "w8a8" else 0.6)})
         for entry in table.entries
     )
-    table.model_copy(update={"entries": entries, "fingerprint": fingerprint(2)}).save(folder / "two.json")
+    table.model_copy(update={"entries": entries, "fingerprint": OnnxRuntimeCpu(2).fingerprint()}).save(
+        folder / "two.json"
+    )
     job = {
         "name": "tiny",
         "model": {"id": tiny_image.model.id, "task": tiny_image.model.task},

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,6 +53,17 @@ def test_the_outline_of_a_saved_model_says_what_the_model_says(name: str, tmp_pa
     model = make()
     model.save_pretrained(tmp_path)
     assert outlined_structure(tmp_path, ending=ending) == structure_of(model)
+
+
+@pytest.mark.parametrize(("beside", "columns"), [({}, 8), ({"partial_rotary_factor": 0.5}, 4)])
+def test_a_configuration_by_transformers_4_is_read_too(beside: dict[str, Any], columns: int, folder: Path) -> None:
+    path = folder / "config.json"
+    content = json.loads(path.read_text())
+    del content["rope_parameters"]
+    path.write_text(json.dumps({**content, "rope_theta": 10_000.0, **beside}))
+    structure = outlined_structure(folder, ending="ForCausalLM")
+    assert structure is not None
+    assert {unit.rotation.columns for unit in structure.units if unit.rotation} == {columns}
 
 
 def test_files_in_parts_are_read_too(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ FLOAT = (
     Operator.of(OperatorKind.LINEAR, format="bf16", **_LINEAR),
     Operator.of(OperatorKind.ATTENTION_CORE, queries=1, **_HEADS),
     Operator.of(OperatorKind.ATTENTION_CORE, queries=3, **_HEADS),
+    Operator.of(OperatorKind.ATTENTION_CORE, function="causal", queries=1, **_HEADS),
     Operator.of(OperatorKind.HEAD_NORM, **_HEADS),
     Operator.of(OperatorKind.ROTARY, function="halves", columns=8, **_HEADS),
     Operator.of(OperatorKind.ROTARY, function="neighbours", columns=4, **_HEADS),

@@ -3,11 +3,12 @@ from collections import Counter
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from evaluators.latency.workload import Operator, OperatorKind
 from workers.targets.copies import copies_of
 from workers.targets.device import KernelError
-from workers.targets.onnxruntime_cpu import OnnxRuntimeCpu, fingerprint, open_session, time_runs
+from workers.targets.onnxruntime_cpu import OnnxRuntimeCpu, open_session, time_runs
 from workers.targets.onnxruntime_graphs import build_graph
 
 
@@ -72,6 +73,11 @@ KERNELS = [
         {"FusedMatMul": 2, "Softmax": 2, "MatMul": 2, "Add": 2, "Reshape": 8, "Transpose": 8},
     ),
     (
+        Operator.of(OperatorKind.ATTENTION_CORE, function="causal", queries=1, head_dim=8, **_HEADS),
+        {"FusedMatMul": 2, "Softmax": 2, "MatMul": 2, "Add": 2, "Reshape": 8, "Transpose": 8}
+        | {"ReduceMax": 2, "Sub": 2, "Max": 2},
+    ),
+    (
         Operator.of(OperatorKind.ATTENTION_CORE, queries=2, head_dim=8, **_HEADS),
         {"FusedMatMul": 2, "Softmax": 2, "MatMul": 2, "Add": 2, "Reshape": 12, "Transpose": 8, "Unsqueeze": 4}
         | {"Expand": 4},
@@ -123,6 +129,22 @@ def test_the_attention_core_computes_attention(queries: int) -> None:
     np.testing.assert_allclose(got, expected.reshape(batch, sequence, -1), atol=1e-5)
 
 
+def test_a_causal_core_attends_to_earlier_tokens_alone() -> None:
+    batch, sequence, heads, head_dim = 2, 5, 3, 4
+    axes = {"batch": batch, "sequence": sequence, "heads": heads, "queries": 1, "head_dim": head_dim}
+    model, feeds = build_graph(Operator.of(OperatorKind.ATTENTION_CORE, function="causal", **axes), copies=1, seed=0)
+    proto = onnx.load_from_string(model)
+    name = proto.graph.node[-2].output[0]
+    proto.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    _, got = open_session(proto.SerializeToString(), threads=1).run(None, feeds)
+    query, key, value = (
+        torch.from_numpy(feeds[n]).view(batch, sequence, heads, head_dim).transpose(1, 2)
+        for n in ("query", "key", "value")
+    )
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+    np.testing.assert_allclose(got, expected.transpose(1, 2).reshape(batch, sequence, -1).numpy(), atol=1e-5)
+
+
 def test_a_format_without_a_kernel_is_refused() -> None:
     with pytest.raises(KernelError, match=r"a linear operator on ONNX Runtime is .* got Format\(name='bf16'"):
         build_graph(_linear("bf16", 8, 8), copies=1, seed=0)
@@ -141,7 +163,7 @@ def test_copies_are_fewer_where_weights_or_work_are_large() -> None:
 
 
 def test_the_fingerprint_tells_the_cpu_and_the_runtime() -> None:
-    here = fingerprint(2)
+    here = OnnxRuntimeCpu(2).fingerprint()
     assert here.device
     assert here.runtime == "onnxruntime"
     assert here.threads == 2

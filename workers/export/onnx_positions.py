@@ -1,7 +1,8 @@
 """Positions of a decoder as ONNX Runtime's own operators, for the export alone.
 
 transformers writes the rotation of queries and keys as eleven small operators for each of them, and the causal mask as
-two dozen. Where both compute what they usually do, the exported file holds one and nine.
+two dozen. Where both compute what they usually do, the exported file holds one and nine; see
+`benchmarks.decoder_kernels`.
 
 Shape letters: B batch, H heads, S sequence, D columns of a head, R rotated columns.
 """
@@ -16,9 +17,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import masking_utils
 
 _ROTATE = "apply_rotary_pos_emb"
-_MASK = "create_causal_mask"
+_SLIDING = "create_sliding_window_causal_mask"
+_MASKS: dict[str, Callable[..., Any]] = {
+    name: getattr(masking_utils, name) for name in ("create_causal_mask", _SLIDING)
+}
 _HARMLESS = ("position_ids", "allow_is_causal_skip")
 """Arguments of a mask that change nothing where there is an attention mask and attention is eager."""
 Rotate = Callable[..., tuple[Tensor, Tensor]]
@@ -29,14 +34,17 @@ def onnx_positions(model: nn.Module) -> Iterator[None]:
     """Rotate positions and mask with few operators while the block runs.
 
     Args:
-        model: A transformers model; modelling files that its modules come from are changed and put back.
+        model: A transformers model; modelling files that its modules come from are changed and put back, so that no
+            other thread may run or export such a model meanwhile.
     """
     changed: list[tuple[ModuleType, str, Any]] = []
     for file in {sys.modules[type(part).__module__] for part in model.modules()}:
-        for name, replace in ((_ROTATE, _rotation), (_MASK, _mask)):
-            if callable(original := getattr(file, name, None)):
-                setattr(file, name, replace(original))
-                changed.append((file, name, original))
+        found = {name: _mask(mask) for name, mask in _MASKS.items() if getattr(file, name, None) is mask}
+        if callable(rotate := getattr(file, _ROTATE, None)):
+            found[_ROTATE] = _rotation(rotate)
+        changed += [(file, name, getattr(file, name)) for name in found]
+        for name, replacement in found.items():
+            setattr(file, name, replacement)
     try:
         yield
     finally:
@@ -124,7 +132,8 @@ def _embed(heads_BHSD: Tensor, angles: tuple[Tensor, Tensor], neighbours: bool) 
 
 
 def _mask(original: Callable[..., Any]) -> Callable[..., Any]:
-    """The mask of earlier tokens that are no padding, as eager attention adds it."""
+    """The mask of earlier tokens that are no padding, as eager attention adds it, all of them or those of a window."""
+    is_sliding = original is _MASKS[_SLIDING]
 
     def mask(
         config: Any,
@@ -137,18 +146,21 @@ def _mask(original: Callable[..., Any]) -> Callable[..., Any]:
         eager = config._attn_implementation == "eager" and getattr(config, "is_causal", True)
         if further or not eager or past_key_values is not None or attention_mask is None or attention_mask.ndim != 2:
             return original(config, inputs_embeds, attention_mask, past_key_values, **others)
-        return causal_mask(attention_mask, inputs_embeds.dtype)
+        return causal_mask(attention_mask, inputs_embeds.dtype, window=config.sliding_window if is_sliding else None)
 
     return mask
 
 
-def causal_mask(attention_mask_BS: Tensor, dtype: torch.dtype) -> Tensor:
+def causal_mask(attention_mask_BS: Tensor, dtype: torch.dtype, *, window: int | None = None) -> Tensor:
     """Return what is added to scores: 0 where a token sees another, the least number elsewhere; (B, 1, S, S).
 
     Args:
         attention_mask_BS: 1 for tokens, 0 for padding.
         dtype: Type of the scores.
+        window: How many tokens each sees, itself included; None for all before it.
     """
     places_S = torch.arange(attention_mask_BS.shape[1])
     seen = (places_S[:, None] >= places_S) & attention_mask_BS[:, None, None, :].bool()
+    if window is not None:
+        seen = seen & (places_S[:, None] < places_S + window)
     return torch.where(seen, 0.0, torch.finfo(dtype).min).to(dtype)

@@ -49,6 +49,7 @@ def time_models(
     rounds: int,
     runs: int,
     seed: int = 0,
+    spread_s: float = 0.0,
     late: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[float]:
@@ -63,12 +64,14 @@ def time_models(
         rounds: Passes over all models; those that are not sure then get up to three times as many.
         runs: Timed runs of a model in a pass.
         seed: Seed of the orders.
+        spread_s: Passes are spread over so many seconds, with pauses where they take less, as a CPU's pace drifts by
+            some per cent from one quarter of a minute to the next; not where there is a limit.
         late: Monotonic time in seconds after which no further pass starts, once there are three; None has no limit.
         progress: Called after every sample.
     """
     generator = random.Random(seed)
     rounds_ms: list[list[Sequence[float]]] = [[] for _ in models]
-    done = 0
+    done, start = 0, time.monotonic()
     with pinned(threads):
         for number in range(MOST_TIMES_ROUNDS * rounds):
             wanted = [
@@ -78,6 +81,8 @@ def time_models(
             ]
             if not wanted or (late is not None and number >= MIN_ROUNDS and time.monotonic() > late):
                 break
+            if number < rounds and late is None:
+                time.sleep(max(0.0, start + number * spread_s / rounds - time.monotonic()))
             for index in generator.sample(wanted, len(wanted)):
                 rounds_ms[index].append(models[index].sample(runs=runs))
                 done += 1
@@ -94,6 +99,7 @@ def measure_correction(
     rounds: int = 24,
     runs: int = 5,
     seed: int = 0,
+    spread_s: float = 0.0,
     late: float | None = None,
     progress: Callable[[int, int], None] | None = None,
     meter: EnergyMeter | None = None,
@@ -107,6 +113,7 @@ def measure_correction(
         rounds: Passes over all models, each in a random order and with fresh sessions.
         runs: Timed runs of a model in a round.
         seed: Seed of the orders.
+        spread_s: Seconds that the passes are spread over; see `time_models`.
         late: Monotonic time in seconds after which no more is measured than it takes; None has no limit.
         progress: Called after every sample.
         meter: Counter of the device's energy. The power that the models take is then measured too, and stands in the
@@ -122,6 +129,7 @@ def measure_correction(
         rounds=rounds,
         runs=runs,
         seed=seed,
+        spread_s=spread_s,
         late=late,
         progress=progress,
     )

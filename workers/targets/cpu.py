@@ -2,7 +2,12 @@
 
 import platform
 import re
+from importlib.metadata import version
 from pathlib import Path
+from typing import ClassVar
+
+from evaluators.latency.table import Fingerprint
+from workers.targets.energy_meters import RaplMeter, cpu_meter
 
 TELLING_FLAGS = re.compile(r"avx\w*|amx\w*|fma|f16c|sse4_2|neon|asimd\w*|sve\w*|i8mm|bf16")
 """Instruction sets by which kernels are chosen; other flags change with the kernel of the operating system."""
@@ -36,3 +41,41 @@ def cpu_clocks() -> str | None:
 def system_name() -> str:
     """Return operating system and architecture ("Linux x86_64")."""
     return f"{platform.system()} {platform.machine()}"
+
+
+class CpuDevice:
+    """What devices on this machine's CPU have in common; see `Device`.
+
+    Args:
+        threads: Threads of the runtime.
+
+    Attributes:
+        runtime: Name of the runtime in fingerprints.
+        package: Distribution that the runtime's version is of.
+    """
+
+    runtime: ClassVar[str]
+    package: ClassVar[str]
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+
+    def fingerprint(self) -> Fingerprint:
+        """Return the fingerprint of this machine; the runtime itself is not loaded."""
+        device, flags = cpu_model()
+        return Fingerprint(
+            device=device,
+            flags=flags,
+            runtime=self.runtime,
+            runtime_version=version(self.package),
+            threads=self.threads,
+            os=system_name(),
+        )
+
+    def clocks(self) -> str | None:
+        """Return the frequency governor and the present clock where the system tells them."""
+        return cpu_clocks()
+
+    def energy_meter(self) -> RaplMeter | None:
+        """Return the counter of the CPU's packages; see `cpu_meter`."""
+        return cpu_meter()

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluators.latency.table import Fingerprint
 from evaluators.latency.workload import Operator, Workload
 from workers.targets.base import ONNX_FILE
 from workers.targets.copies import copies_of, displaced_by, share_of_copies
-from workers.targets.cpu import cpu_clocks, cpu_model, system_name
-from workers.targets.energy_meters import RaplMeter, cpu_meter
+from workers.targets.cpu import CpuDevice
 from workers.targets.quiet import QuietMoments, quiet_moments
 from workers.targets.timing import MODEL_SECONDS, SAMPLE_SECONDS, time_calls
 from workers.targets.undisturbed import undisturbed_ms
@@ -24,19 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from evaluators.tasks import Task
-
-
-def fingerprint(threads: int) -> Fingerprint:
-    """Return the fingerprint of this machine with a number of threads; the runtime itself is not loaded."""
-    device, flags = cpu_model()
-    return Fingerprint(
-        device=device,
-        flags=flags,
-        runtime="onnxruntime",
-        runtime_version=version("onnxruntime"),
-        threads=threads,
-        os=system_name(),
-    )
 
 
 def open_session(model: bytes | str | Path, *, threads: int, operator_only: bool = False) -> Any:
@@ -149,7 +134,7 @@ class OnnxArtifact:
         return {name: inputs[name].numpy() for name in self.names}
 
 
-class OnnxRuntimeCpu:
+class OnnxRuntimeCpu(CpuDevice):
     """Times operators with ONNX Runtime.
 
     An operator stands in its graph several times, side by side, so that the cost of a call is spread and the weights
@@ -159,21 +144,11 @@ class OnnxRuntimeCpu:
         threads: Threads of the runtime.
     """
 
+    runtime, package = "onnxruntime", "onnxruntime"
+
     def __init__(self, threads: int) -> None:
-        self.threads = threads
+        super().__init__(threads)
         self._calls_ms: dict[int, list[float]] = {}
-
-    def fingerprint(self) -> Fingerprint:
-        """Return the fingerprint of this machine."""
-        return fingerprint(self.threads)
-
-    def clocks(self) -> str | None:
-        """Return the frequency governor and the present clock where the system tells them."""
-        return cpu_clocks()
-
-    def energy_meter(self) -> RaplMeter | None:
-        """Return the counter of the CPU's packages; see `cpu_meter`."""
-        return cpu_meter()
 
     def sample(self, operator: Operator, *, runs: int, seed: int, working_set_bytes: int) -> tuple[float, ...]:
         """Time an operator in a fresh session; see `Device.sample`."""

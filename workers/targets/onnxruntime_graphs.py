@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from evaluators.latency.workload import Operator, OperatorKind, activation_of
 from search_spaces.formats import FORMATS, ActivationPrecision, Format
 from search_spaces.registry import Registry
+from workers.export.onnx_rewrites import LEAST_SCORE
 from workers.targets.device import KernelError
 
 Array = npt.NDArray[np.generic]
@@ -202,8 +203,15 @@ def _attention_core(draft: GraphDraft, operator: Operator) -> None:
     value_BHSD = repeat(split("value", heads, [0, 2, 1, 3]))
     (scores,) = draft.node("MatMul", query_BHSD, key_BHDS)
     (scores,) = draft.node("Mul", scores, draft.weight(np.array(head_dim**-0.5, np.float32)))
-    mask = draft.input("mask", np.zeros((batch, 1, sequence, sequence), np.float32), ["batch"])
-    (scores,) = draft.node("Softmax", *draft.node("Add", scores, mask), axis=-1)
+    causal = operator.function == "causal"
+    seen = np.tri(sequence, dtype=np.bool_) if causal else np.ones((sequence, sequence), np.bool_)
+    mask_BXSS = np.tile(np.where(seen, np.float32(0), np.finfo(np.float32).min), (batch, 1, 1, 1))
+    (scores,) = draft.node("Add", scores, draft.input("mask", mask_BXSS, ["batch"]))
+    if causal:
+        (largest,) = draft.node("ReduceMax", scores, draft.weight(np.array([-1])), keepdims=1)
+        (floor,) = draft.node("Sub", largest, draft.weight(np.array(LEAST_SCORE, np.float32)))
+        (scores,) = draft.node("Max", scores, floor)
+    (scores,) = draft.node("Softmax", scores, axis=-1)
     (mixed_BHSD,) = draft.node("MatMul", scores, value_BHSD)
     (mixed_BSHD,) = draft.node("Transpose", mixed_BHSD, perm=[0, 2, 1, 3])
     draft.node("Reshape", mixed_BSHD, draft.weight(np.array([batch, sequence, heads * queries * head_dim])))

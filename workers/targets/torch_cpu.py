@@ -8,11 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluators.latency.table import Fingerprint
 from evaluators.latency.workload import Operator, OperatorKind, Workload
 from workers.targets.copies import copies_of, displaced_by
-from workers.targets.cpu import cpu_clocks, cpu_model, system_name
-from workers.targets.energy_meters import RaplMeter, cpu_meter
+from workers.targets.cpu import CpuDevice
 from workers.targets.quiet import quiet_moments
 from workers.targets.timing import MODEL_SECONDS, SAMPLE_SECONDS, time_calls, time_copies
 from workers.targets.torch_threads import torch_inference
@@ -87,7 +85,7 @@ class TorchCpuArtifact:
         return TorchCpuModel(model=self._model, inputs=inputs, threads=self._threads).time(runs=runs, quiet=quiet)
 
 
-class TorchCpu:
+class TorchCpu(CpuDevice):
     """Times operators with torch's own kernels.
 
     An operator runs several times, each with weights of its own, so that these come from memory as in a model, and with
@@ -98,28 +96,7 @@ class TorchCpu:
         threads: Threads of one operator.
     """
 
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
-
-    def fingerprint(self) -> Fingerprint:
-        """Return the fingerprint of this machine."""
-        device, flags = cpu_model()
-        return Fingerprint(
-            device=device,
-            flags=flags,
-            runtime="torch",
-            runtime_version=version("torch"),
-            threads=self.threads,
-            os=system_name(),
-        )
-
-    def clocks(self) -> str | None:
-        """Return the frequency governor and the present clock where the system tells them."""
-        return cpu_clocks()
-
-    def energy_meter(self) -> RaplMeter | None:
-        """Return the counter of the CPU's packages; see `cpu_meter`."""
-        return cpu_meter()
+    runtime, package = "torch", "torch"
 
     def sample(self, operator: Operator, *, runs: int, seed: int, working_set_bytes: int) -> tuple[float, ...]:
         """Time an operator; see `Device.sample`."""

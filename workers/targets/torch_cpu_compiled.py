@@ -9,11 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluators.latency.table import Fingerprint
 from evaluators.latency.workload import Operator, Workload
 from workers.targets.copies import copies_of, displaced_by, share_of_copies
-from workers.targets.cpu import cpu_clocks, cpu_model, system_name
-from workers.targets.energy_meters import RaplMeter, cpu_meter
+from workers.targets.cpu import CpuDevice
 from workers.targets.quiet import quiet_moments
 from workers.targets.timing import MODEL_SECONDS, SAMPLE_SECONDS, time_calls
 from workers.targets.torch_threads import torch_inference
@@ -123,7 +121,7 @@ class TorchCompiledArtifact:
         return self._model.time(inputs, runs=runs, quiet=quiet)
 
 
-class TorchCpuCompiled:
+class TorchCpuCompiled(CpuDevice):
     """Times operators with the code that torch.compile makes of them.
 
     Copies of an operator, each with weights and inputs of its own, are compiled into one function; the time of a
@@ -134,30 +132,12 @@ class TorchCpuCompiled:
         threads: Threads of the runtime.
     """
 
+    runtime, package = "torch-compiled", "torch"
+
     def __init__(self, threads: int) -> None:
-        self.threads = threads
+        super().__init__(threads)
         self._functions: OrderedDict[Operator | None, Callable[..., object]] = OrderedDict()
         self._calls_ms: dict[int, list[float]] = {}
-
-    def fingerprint(self) -> Fingerprint:
-        """Return the fingerprint of this machine."""
-        device, flags = cpu_model()
-        return Fingerprint(
-            device=device,
-            flags=flags,
-            runtime="torch-compiled",
-            runtime_version=version("torch"),
-            threads=self.threads,
-            os=system_name(),
-        )
-
-    def clocks(self) -> str | None:
-        """Return the frequency governor and the present clock where the system tells them."""
-        return cpu_clocks()
-
-    def energy_meter(self) -> RaplMeter | None:
-        """Return the counter of the CPU's packages; see `cpu_meter`."""
-        return cpu_meter()
 
     def sample(self, operator: Operator, *, runs: int, seed: int, working_set_bytes: int) -> tuple[float, ...]:
         """Time an operator; see `Device.sample`."""

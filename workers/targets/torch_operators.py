@@ -171,7 +171,7 @@ def _attention_core(draw: Draw, operator: Operator) -> Call:
         draw.input(name, batch, sequence, count * head_dim)
         for name, count in (("query", heads * queries), ("key", heads), ("value", heads))
     )
-    return Call(_Attend(head_dim=head_dim, grouped=queries > 1), inputs)
+    return Call(_Attend(head_dim=head_dim, grouped=queries > 1, causal=operator.function == "causal"), inputs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,10 +180,11 @@ class _Attend:
 
     head_dim: int
     grouped: bool
+    causal: bool
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         mixed_BHSD = nn.functional.scaled_dot_product_attention(
-            self._split(query), self._split(key), self._split(value), enable_gqa=self.grouped
+            self._split(query), self._split(key), self._split(value), enable_gqa=self.grouped, is_causal=self.causal
         )
         return mixed_BHSD.transpose(1, 2).contiguous().reshape(*query.shape)
 

@@ -16,7 +16,7 @@ class Entry(StoredRecord):
     format: str | None = None
     """Number format of a linear operator or convolution, or of a table of codes; imported rows may name any."""
     function: str | None = None
-    """Name of an activation function."""
+    """As of `Operator`: an activation function's name, which columns a rotation pairs, or "causal" of attention."""
     axes: dict[str, PositiveInt]
     """Sizes by axis."""
     median_ms: float = Field(gt=0)

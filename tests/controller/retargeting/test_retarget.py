@@ -22,7 +22,7 @@ from controller.study_config import Origin, StudyConflictError
 from controller.study_summary import StudySummary, summarise
 from evaluators.latency.lookup import LatencyPredictor
 from evaluators.latency.table import ForeignTableError, load_table
-from workers.targets.onnxruntime_cpu import fingerprint
+from workers.targets.onnxruntime_cpu import OnnxRuntimeCpu
 
 if TYPE_CHECKING:
     from conftest import TinyJob
@@ -48,7 +48,7 @@ def make_table(tiny_image: "TinyJob", tmp_path: Path) -> MakeTable:
             entry.model_copy(update={"median_ms": entry.median_ms * (int8 if entry.format == "w8a8" else 0.6)})
             for entry in table.entries
         )
-        mark = fingerprint(threads).model_copy(update=changes)
+        mark = OnnxRuntimeCpu(threads).fingerprint().model_copy(update=changes)
         path = tmp_path / f"table-{threads}-{int8}.json"
         table.model_copy(update={"entries": entries, "fingerprint": mark}).save(path)
         return path

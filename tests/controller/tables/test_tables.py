@@ -368,7 +368,7 @@ def test_vidur_by_tokens_and_shards(imported):
     found = times(imported["vidur_h100_llama2_7b"])
     whole = Operator.of(OperatorKind.LINEAR, format="fp16", tokens=4064, in_features=4096, out_features=22016)
     assert found[whole] == pytest.approx(1.001)
-    norm = Operator.of(OperatorKind.LAYER_NORM, tokens=4064, features=4096)
+    norm = Operator.of(OperatorKind.RMS_NORM, tokens=4064, features=4096)
     assert 0.06 < found[norm] < 0.07
 
 

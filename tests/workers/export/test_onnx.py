@@ -47,7 +47,8 @@ def optimised(path: Path) -> tuple[onnxruntime.InferenceSession, list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("family", "norms", "rotations"), [("llama", 5, 4), ("qwen3", 9, 4), ("gemma2", 9, 4), ("glm", 5, 4), ("t5", 12, 0)]
+    ("family", "norms", "rotations"),
+    [("llama", 5, 4), ("mistral", 5, 4), ("qwen3", 9, 4), ("gemma2", 9, 4), ("glm", 5, 4), ("t5", 12, 0)],
 )
 def test_norms_and_rotations_of_positions_are_one_kernel_each(family, norms, rotations, tmp_path) -> None:
     torch.manual_seed(0)
@@ -63,9 +64,14 @@ def test_norms_and_rotations_of_positions_are_one_kernel_each(family, norms, rot
     assert operators.count("SimplifiedLayerNormalization") == norms
     assert operators.count("RotaryEmbedding") == rotations
     assert not {"Reciprocal", "Sqrt"} & set(operators)
+    # Scores of both layers' causal attention, and of no other, are bounded.
+    assert operators.count("ReduceMax") == 2
+    # transformers' way of masking gathers the padding of each pair of tokens.
+    assert ("GatherND" in operators) == (family == "t5")
     inputs = task.random_inputs(3, 7, seed=1)
     inputs["attention_mask"][0, 4:] = 0
     inputs["attention_mask"][1, :2] = 0
+    inputs["attention_mask"][2] = 0
     (logits,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(logits), model(**inputs).logits, rtol=0, atol=1e-4)
@@ -75,6 +81,7 @@ def test_residual_additions_stay_apart_from_layer_normalisation(exported):
     path, expected, inputs = exported
     session, operators = optimised(path)
     assert "SkipLayerNormalization" not in operators
+    assert "ReduceMax" not in operators
     assert operators.count("LayerNormalization") == 5
     (logits,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
     assert torch.allclose(torch.from_numpy(logits), expected, atol=1e-5)

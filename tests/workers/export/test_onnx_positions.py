@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_families import FAMILIES
 from torch import Tensor
-from transformers.masking_utils import create_causal_mask
+from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 from transformers.models.glm import modeling_glm
 from transformers.models.llama import modeling_llama
 
@@ -74,17 +74,28 @@ def test_what_was_changed_is_put_back() -> None:
     assert now() == before
 
 
-@pytest.mark.parametrize("padded", [[0, 0], [2, 0], [0, 3]], ids=["whole", "left", "right"])
-def test_the_mask_is_that_of_transformers(padded: list[int]) -> None:
+@pytest.mark.parametrize("window", [None, 3, 10])
+@pytest.mark.parametrize("padded", [[0, 0], [2, 0], [0, 3], [6, 0]], ids=["whole", "left", "right", "all"])
+def test_the_mask_is_that_of_transformers(padded: list[int], window: int | None) -> None:
     tokens = torch.ones(2, 6, dtype=torch.int64)
     tokens[0, : padded[0]] = 0
     tokens[1, 6 - padded[1] :] = 0
-    config = types.SimpleNamespace(_attn_implementation="eager", is_causal=True)
-    expected = create_causal_mask(config, torch.zeros(2, 6, 4), tokens, None)
-    assert causal_mask(tokens, torch.float32).equal(expected)
+    config = types.SimpleNamespace(_attn_implementation="eager", is_causal=True, sliding_window=window)
+    create = create_causal_mask if window is None else create_sliding_window_causal_mask
+    expected = create(config, torch.zeros(2, 6, 4), tokens, None)
+    assert causal_mask(tokens, torch.float32, window=window).equal(expected)
 
 
-@pytest.mark.parametrize("changed", ["mask of four axes", "no mask", "not eager", "further mask"])
+def test_a_mask_of_its_own_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def chunked(*arguments: Any) -> None:
+        """Of a model that is not one of transformers'."""
+
+    monkeypatch.setattr(modeling_llama, "create_causal_mask", chunked)
+    with onnx_positions(FAMILIES["llama"]()):
+        assert modeling_llama.create_causal_mask is chunked
+
+
+@pytest.mark.parametrize("changed", ["mask of four axes", "no mask", "not eager", "further mask", "both directions"])
 def test_an_unusual_mask_is_left_to_transformers(changed: str) -> None:
     model: Any = FAMILIES["llama"]()
     model.set_attn_implementation("sdpa" if changed == "not eager" else "eager")
@@ -94,6 +105,8 @@ def test_an_unusual_mask_is_left_to_transformers(changed: str) -> None:
         tokens = torch.zeros(2, 1, 6, 6)
     elif changed == "no mask":
         tokens = None
+    elif changed == "both directions":
+        model.config.is_causal = False
     elif changed == "further mask":
         others["and_mask_function"] = lambda batch, head, query, key: query - key < 2
     arguments = (model.config, torch.zeros(2, 6, 32), tokens, None)

@@ -17,7 +17,7 @@ from workers.profiling.refinement import blocks_of
 from workers.profiling.required import required_operators, working_set_bytes
 from workers.profiling.sampling import ProfileBudget
 from workers.profiling.session import ProfileSession, reference_of
-from workers.targets.onnxruntime_cpu import fingerprint
+from workers.targets.onnxruntime_cpu import OnnxRuntimeCpu
 
 WORKLOAD = Workload(batch=1, sequence_length=17)
 
@@ -242,7 +242,7 @@ def test_this_machine_is_profiled(tmp_path: Path, structure: ModelStructure) -> 
         progress=lambda done, total: seen.append((done, total)),
     )
     assert load_table(tmp_path / "t.json") == table
-    assert table.fingerprint == fingerprint(1)
+    assert table.fingerprint == OnnxRuntimeCpu(1).fingerprint()
     assert seen[-1] == (2 * len(required), 2 * len(required))
     predictor = LatencyPredictor(table, WORKLOAD)
     dense = Policy({unit.name: Choice(unit.groups, "fp32") for unit in structure.units})

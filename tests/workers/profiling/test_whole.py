@@ -5,6 +5,7 @@ import pytest
 
 from evaluators.latency.table import Entry, Fingerprint, LatencyTable, Provenance
 from evaluators.latency.workload import Operator, OperatorKind, Workload
+from workers.profiling import whole
 from workers.profiling.threads import pinned
 from workers.profiling.whole import WholeModel, measure_correction, time_models
 
@@ -49,6 +50,18 @@ def test_models_are_timed_in_rounds_of_random_order_undisturbed() -> None:
     rounds = [log[start : start + 2] for start in range(0, 18, 2)]
     assert all(set(r) == set(models) for r in rounds)
     assert len({tuple(map(id, r)) for r in rounds}) == 2
+
+
+def test_rounds_are_spread_over_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(whole.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(whole.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    log: list[Scripted] = []
+    starts: list[float] = []
+    time_models(
+        [Scripted(log, 1.0)], threads=1, rounds=9, runs=2, spread_s=18.0, progress=lambda *_: starts.append(now[0])
+    )
+    assert starts == pytest.approx([100.0 + 2 * number for number in range(9)])
 
 
 def test_models_that_are_hardly_ever_undisturbed_are_timed_oftener() -> None:
