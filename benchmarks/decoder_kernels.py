@@ -1,4 +1,6 @@
-"""A decoder exported with one operator for each norm and rotation, and with the small ones that transformers writes.
+"""A decoder exported as ONNX Runtime runs it fast, and with the small operators that transformers writes.
+
+One operator for each norm and rotation and a short mask stand against many, and bounded scores against unbounded ones.
 
     python -m benchmarks.decoder_kernels --model DIR
 
