@@ -159,7 +159,7 @@ def causal_mask(attention_mask_BS: Tensor, dtype: torch.dtype, *, window: int | 
         dtype: Type of the scores.
         window: How many tokens each sees, itself included; None for all before it.
     """
-    places_S = torch.arange(attention_mask_BS.shape[1])
+    places_S = torch.arange(attention_mask_BS.shape[1], device=attention_mask_BS.device)
     seen = (places_S[:, None] >= places_S) & attention_mask_BS[:, None, None, :].bool()
     if window is not None:
         seen = seen & (places_S[:, None] < places_S + window)

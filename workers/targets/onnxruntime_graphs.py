@@ -315,10 +315,10 @@ def _positions(draft: GraphDraft, operator: Operator) -> None:
     batch, sequence, columns = (operator.axis(axis) for axis in ("batch", "sequence", "columns"))
     tokens = draft.input("attention_mask", np.ones((batch, sequence), np.int64), BATCHED)
     number = {n: draft.weight(np.array(n, np.int64)) for n in (0, 1)}
-    vector = {n: draft.weight(np.array([n], np.int64)) for n in (-1, 0, 1)}
+    vector = {n: draft.weight(np.array([n], np.int64)) for n in (0, 1)}
     (length,) = draft.node("Squeeze", *draft.node("Shape", tokens, start=1, end=2))
     (places,) = draft.node("Range", number[0], length, number[1])
-    (earlier,) = draft.node("GreaterOrEqual", *draft.node("Unsqueeze", places, vector[1]), places)
+    (earlier,) = draft.node("GreaterOrEqual", *_unsqueezed(draft, places, [1]), places)
     (padding,) = draft.node("Cast", *_unsqueezed(draft, tokens, [1, 2]), to=TensorProto.BOOL)
     (seen,) = draft.node("And", earlier, padding)
     low = draft.weight(np.array(np.finfo(np.float32).min))

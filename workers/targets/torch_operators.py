@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from evaluators.latency.workload import Operator, OperatorKind, activation_of
 from search_spaces.formats import FORMATS, ActivationPrecision, Format
 from search_spaces.registry import Registry
+from workers.export.onnx_positions import causal_mask
 from workers.export.torch_layers import Forms, Int8Form
 from workers.quantization.embedding import make_embedding
 from workers.quantization.float_linear import FLOAT_TYPES
@@ -300,10 +301,8 @@ class _Positions:
 
     def __call__(self, tokens: Tensor) -> tuple[Tensor, ...]:
         places = torch.arange(tokens.shape[1], device=tokens.device)
-        seen = (places[:, None] >= places) & tokens[:, None, None, :].bool()
-        mask = torch.where(seen, 0.0, torch.finfo(torch.float32).min)
         angles = (places[None, :, None] * self.frequencies).repeat(1, 1, 2)
-        return mask, angles.cos(), angles.sin()
+        return causal_mask(tokens, torch.float32), angles.cos(), angles.sin()
 
 
 @dataclass(frozen=True)
