@@ -99,7 +99,7 @@ def test_whole_models_have_times_and_the_model_stays_as_it_is(
         )
     for model in (*models, *models):
         times_ms = model.sample(runs=4)
-        assert 4 <= len(times_ms) <= 12
+        assert 3 <= len(times_ms) <= 12
         assert all(time_ms > 0 for time_ms in times_ms)
     after = dict(assembler.apply(dense).named_modules())
     assert all(after[name] is before[name] for name in before)

@@ -26,7 +26,7 @@ OPERATORS = [*FLOAT, *(INT8 if has_int8_products() else ())]
 @pytest.mark.parametrize("operator", OPERATORS, ids=str)
 def test_every_operator_of_the_target_has_a_time(operator: Operator) -> None:
     times_ms = TorchCpu(threads=1).sample(operator, runs=4, seed=0, working_set_bytes=10_000)
-    assert 4 <= len(times_ms) <= 12
+    assert 3 <= len(times_ms) <= 12
     assert all(0 < time_ms < 100 for time_ms in times_ms)
 
 
@@ -94,7 +94,7 @@ def test_whole_models_of_several_policies_answer_and_are_timed(tiny_text: Any, t
         torch.testing.assert_close(found, expected)
     for model in models:
         times_ms = model.sample(runs=4)
-        assert 4 <= len(times_ms) <= 12
+        assert 3 <= len(times_ms) <= 12
         assert all(time_ms > 0 for time_ms in times_ms)
     assert not list(tmp_path.iterdir())
 
