@@ -40,6 +40,7 @@ class CalibrationSummary(Record):
         scale: Factor on operator times.
         format_scales: Factors on the times of operators with weights by their format; empty where all take `scale`.
         other_scale: Factor on the times of operators without weights; None where it is `scale`.
+        attention_scale: Factor on the times of those of them that only attention has; None where it is the others'.
         operator_overhead_ms: Time that every operator takes beside its own.
         pair_overhead_ms: Time that every change between float and integer takes beside its own.
         overhead_ms: Time of a call that no operator explains.
@@ -55,6 +56,7 @@ class CalibrationSummary(Record):
     scale: float
     format_scales: Mapping[str, float]
     other_scale: float | None
+    attention_scale: float | None
     operator_overhead_ms: float
     pair_overhead_ms: float
     overhead_ms: float
@@ -86,6 +88,7 @@ def calibration_summary(path: Path, table: LatencyTable, workload: Workload, *, 
         scale=fit.scale,
         format_scales=fit.format_scales,
         other_scale=fit.other_scale,
+        attention_scale=fit.attention_scale,
         operator_overhead_ms=fit.operator_overhead_ms,
         pair_overhead_ms=fit.pair_overhead_ms,
         overhead_ms=fit.overhead_ms,

@@ -9,6 +9,10 @@ from evaluators.latency.workload import Operator, OperatorKind
 
 PRODUCTS = frozenset({OperatorKind.LINEAR, OperatorKind.CONVOLUTION, OperatorKind.DEPTHWISE})
 """Operators that multiply by weights; all others mostly move data."""
+ATTENTION = frozenset(
+    {OperatorKind.ATTENTION_CORE, OperatorKind.HEAD_NORM, OperatorKind.ROTARY, OperatorKind.POSITIONS}
+)
+"""Operators without weights that only attention has."""
 PAIRS = frozenset({OperatorKind.QUANTIZE, OperatorKind.STATIC_QUANTIZE, OperatorKind.DEQUANTIZE})
 """Operators that runtimes fuse with the product behind or before them."""
 
@@ -42,8 +46,8 @@ class Correction(_Stored):
     """Turns operator times into those inside of a whole model, with the error on models that the fit did not see.
 
     An operator takes `scale` times its measured time (what `format_scales` says of its weights' format where that says
-    something, `other_scale` where it multiplies by no weights), and `operator_overhead_ms`; one that is fused with a
-    product `pair_overhead_ms` more; a call `overhead_ms`.
+    something, `other_scale` where it multiplies by no weights, `attention_scale` where only attention has it), and
+    `operator_overhead_ms`; one that is fused with a product `pair_overhead_ms` more; a call `overhead_ms`.
     """
 
     scale: float = Field(gt=0)
@@ -52,6 +56,8 @@ class Correction(_Stored):
     """Factors on the times of operators with weights, by their format; those of other formats take `scale`."""
     other_scale: float | None = Field(default=None, gt=0)
     """Factor on the times of operators without weights; None takes `scale`."""
+    attention_scale: float | None = Field(default=None, gt=0)
+    """Factor on the times of those of them that only attention has; None takes `other_scale`."""
     operator_overhead_ms: float = Field(default=0.0, ge=0)
     """Time that every operator takes beside its own."""
     pair_overhead_ms: float = Field(default=0.0, ge=0)
@@ -85,4 +91,6 @@ class Correction(_Stored):
     def _scale_of(self, operator: Operator) -> float:
         if operator.kind in PRODUCTS:
             return self.format_scales.get(operator.format or "", self.scale)
+        if operator.kind in ATTENTION and self.attention_scale is not None:
+            return self.attention_scale
         return self.scale if self.other_scale is None else self.other_scale

@@ -1,13 +1,13 @@
 """Fits a correction on whole models that were measured end to end, and chooses its form by leaving models out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
 
-from evaluators.latency.correction import PAIRS, PRODUCTS, Correction, ModelError
+from evaluators.latency.correction import ATTENTION, PAIRS, PRODUCTS, Correction, ModelError
 from evaluators.latency.workload import Operator
 
 RIDGE = 1e-3
@@ -20,6 +20,8 @@ SIMPLER_WITHIN = 1.1
 """A form with fewer coefficients is taken if its error is within this factor of the best one's."""
 
 Floats = npt.NDArray[np.float64]
+Work = Sequence[tuple[Operator, int, float]]
+"""Operators of a model, how often each runs, and its time by the table in ms, without correction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,20 +30,22 @@ class MeasuredModel:
 
     Attributes:
         name: The model's policy, for people.
-        work: Operators, how often each runs, and its time by the table in ms, without correction.
+        work: Its operators with their times.
         measured_ms: Time of the whole model, above 0.
     """
 
     name: str
-    work: tuple[tuple[Operator, int, float], ...]
+    work: Work
     measured_ms: float
 
 
 class Term(IntEnum):
     """What a time is a sum of, besides the products: a column of the design from its end, in ms or as a count."""
 
+    ATTENTION = -5
+    """Times of operators that only attention has."""
     OTHERS = -4
-    """Times of operators that do not multiply by weights."""
+    """Times of other operators that do not multiply by weights."""
     OPERATORS = -3
     """Number of operators."""
     PAIRS = -2
@@ -55,36 +59,77 @@ class Form:
     """Which coefficients a correction has.
 
     Attributes:
-        formats: Whether products have a scale for each format.
-        apart: Whether operators without weights have a scale of their own.
+        formats: Whether products have a scale for each format; then operators without weights have one too.
+        others: Whether operators without weights have a scale of their own.
+        attention: Whether those of attention have one.
         overheads: Terms with a coefficient in ms.
     """
 
     formats: bool = False
-    apart: bool
+    others: bool = False
+    attention: bool = False
     overheads: tuple[Term, ...] = ()
 
     def size(self, formats: int) -> int:
         """Number of coefficients where products have so many formats."""
-        return (formats if self.formats else 1) + self.apart + len(self.overheads)
+        return len(self.scaled(formats)) + len(self.overheads)
+
+    def scaled(self, formats: int) -> list[list[int]]:
+        """Columns of times that share a scale, by scale, where products have so many formats."""
+        times = [[column] for column in range(formats)] if self.formats else [list(range(formats))]
+        attention, others = formats, formats + 1
+        if self.others:
+            times.append([others])
+        else:
+            times[-1].append(others)
+        if self.attention:
+            times.append([attention])
+        else:
+            # With the other operators without weights, wherever these are.
+            times[-1].append(attention)
+        return times
 
 
-FORMS = (
-    Form(apart=False),
-    Form(apart=False, overheads=(Term.CALL,)),
-    Form(apart=True),
-    Form(apart=False, overheads=(Term.CALL, Term.OPERATORS)),
-    Form(apart=False, overheads=(Term.CALL, Term.PAIRS)),
-    Form(apart=True, overheads=(Term.CALL,)),
-    Form(apart=True, overheads=(Term.CALL, Term.OPERATORS)),
-    Form(apart=True, overheads=(Term.CALL, Term.PAIRS)),
-    Form(apart=True, overheads=(Term.CALL, Term.OPERATORS, Term.PAIRS)),
-    Form(formats=True, apart=True),
-    Form(formats=True, apart=True, overheads=(Term.CALL,)),
-    Form(formats=True, apart=True, overheads=(Term.CALL, Term.OPERATORS)),
-    Form(formats=True, apart=True, overheads=(Term.CALL, Term.PAIRS)),
+_OVERHEADS = ((), (Term.CALL,), (Term.CALL, Term.OPERATORS), (Term.CALL, Term.PAIRS))
+
+FORMS = tuple(
+    Form(formats=formats, others=others, attention=attention, overheads=overheads)
+    for formats, others, attention in (
+        (False, False, False),
+        (False, True, False),
+        (False, False, True),
+        (False, True, True),
+        (True, True, False),
+        (True, True, True),
+    )
+    for overheads in _OVERHEADS
 )
 """Forms to choose from."""
+
+
+def formats_of(works: Iterable[Work]) -> list[str]:
+    """Return the formats of the products of models, sorted."""
+    return sorted({o.format or "" for work in works for o, _, _ in work if o.kind in PRODUCTS})
+
+
+def terms_of(work: Work, formats: Sequence[str]) -> Floats:
+    """Return what a model's time is a sum of, (T,): times of products by format, then those of `Term`.
+
+    Args:
+        work: Operators, how often each runs, and its time by the table in ms.
+        formats: All formats that products of the models have.
+    """
+    terms_T = np.zeros(len(formats) + len(Term))
+    terms_T[Term.CALL] = 1
+    for operator, count, raw_ms in work:
+        if operator.kind in PRODUCTS:
+            column = formats.index(operator.format or "")
+        else:
+            column = Term.ATTENTION if operator.kind in ATTENTION else Term.OTHERS
+        terms_T[column] += count * raw_ms
+        terms_T[Term.OPERATORS] += count
+        terms_T[Term.PAIRS] += count * (operator.kind in PAIRS)
+    return terms_T
 
 
 def fit_correction(models: Sequence[MeasuredModel]) -> Correction:
@@ -101,8 +146,8 @@ def fit_correction(models: Sequence[MeasuredModel]) -> Correction:
     """
     if len(models) < 2:
         raise ValueError(f"a correction is fitted on two or more models; got {len(models)}; measure more")
-    formats = sorted({o.format or "" for model in models for o, _, _ in model.work if o.kind in PRODUCTS})
-    design_MT = np.stack([_terms(model, formats) for model in models])
+    formats = formats_of(model.work for model in models)
+    design_MT = np.stack([terms_of(model.work, formats) for model in models])
     measured_M = np.array([model.measured_ms for model in models])
     sums_M = design_MT[:, : Term.OPERATORS].sum(axis=1)
     times_M = np.concatenate([sums_M, measured_M])
@@ -131,7 +176,7 @@ def solve(form: Form, design_MT: Floats, measured_M: Floats) -> Floats:
     share_MT = design_MT / measured_M[:, None]
     sums_M = share_MT[:, : Term.OPERATORS].sum(axis=1)
     scale = float(sums_M.sum() / (sums_M @ sums_M))
-    groups = _scaled_together(form, design_MT.shape[1] - len(Term))
+    groups = form.scaled(design_MT.shape[1] - len(Term))
     scaled = [share_MT[:, group].sum(axis=1) for group in groups]
     columns_MC = np.stack([*scaled, *(share_MT[:, term] for term in form.overheads)], axis=1)
     # A coefficient's pull is felt in units of the time that its term takes; one that no model has stays at its aim.
@@ -151,20 +196,12 @@ def left_out(form: Form, design_MT: Floats, measured_M: Floats) -> Floats:
     return np.array([design_MT[m] @ solve(form, design_MT[rows != m], measured_M[rows != m]) for m in rows])
 
 
-def _scaled_together(form: Form, formats: int) -> list[list[int]]:
-    """Columns of times that share a scale: products, or those of each format, and the others with them or apart."""
-    products = [[column] for column in range(formats)] if form.formats else [list(range(formats))]
-    if form.apart:
-        return [*products, [formats]]
-    return [[*products[0], formats]]
-
-
 def _fits(form: Form, design_MT: Floats, measured_M: Floats) -> bool:
     """Whether there are models and formats enough for a form, and no operator loses all its time in it."""
     formats = design_MT.shape[1] - len(Term)
     if form.size(formats) == 1:
         return True
-    if form.formats and formats < 2:
+    if (form.formats and formats < 2) or (form.attention and not design_MT[:, Term.ATTENTION].any()):
         return False
     if form.size(formats) + MODELS_BEYOND_COEFFICIENTS > len(measured_M):
         return False
@@ -174,17 +211,6 @@ def _fits(form: Form, design_MT: Floats, measured_M: Floats) -> bool:
 def _mean_error(form: Form, design_MT: Floats, measured_M: Floats) -> float:
     errors_M = np.abs(left_out(form, design_MT, measured_M) / measured_M - 1)
     return float(errors_M[_left_out_rows(measured_M)].mean())
-
-
-def _terms(model: MeasuredModel, formats: Sequence[str]) -> Floats:
-    terms_T = np.zeros(len(formats) + len(Term))
-    terms_T[Term.CALL] = 1
-    for operator, count, raw_ms in model.work:
-        is_product = operator.kind in PRODUCTS
-        terms_T[formats.index(operator.format or "") if is_product else Term.OTHERS] += count * raw_ms
-        terms_T[Term.OPERATORS] += count
-        terms_T[Term.PAIRS] += count * (operator.kind in PAIRS)
-    return terms_T
 
 
 def _left_out_rows(measured_M: Floats) -> npt.NDArray[np.bool_]:
@@ -214,7 +240,8 @@ def _correction(
     return Correction(
         scale=_common_scale(form, design_MT, coefficients_T),
         format_scales=dict(zip(formats, coefficients_T.tolist(), strict=False)) if form.formats else {},
-        other_scale=float(coefficients_T[Term.OTHERS]) if form.apart else None,
+        other_scale=float(coefficients_T[Term.OTHERS]) if form.others else None,
+        attention_scale=float(coefficients_T[Term.ATTENTION]) if form.attention else None,
         operator_overhead_ms=float(coefficients_T[Term.OPERATORS]),
         pair_overhead_ms=float(coefficients_T[Term.PAIRS]),
         overhead_ms=float(coefficients_T[Term.CALL]),
@@ -229,5 +256,5 @@ def _common_scale(form: Form, design_MT: Floats, coefficients_T: Floats) -> floa
     """The scale of products: of all of them together where each format has its own."""
     if not form.formats:
         return float(coefficients_T[0])
-    times_F = design_MT[:, : Term.OTHERS].sum(axis=0)
-    return float(coefficients_T[: Term.OTHERS] @ times_F / times_F.sum())
+    times_F = design_MT[:, : Term.ATTENTION].sum(axis=0)
+    return float(coefficients_T[: Term.ATTENTION] @ times_F / times_F.sum())

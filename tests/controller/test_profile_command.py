@@ -42,6 +42,7 @@ CALIBRATION = CalibrationSummary(
     scale=1.25,
     format_scales={"w8a8": 1.2},
     other_scale=None,
+    attention_scale=1.4,
     operator_overhead_ms=0.0,
     pair_overhead_ms=0.018,
     overhead_ms=0.3,

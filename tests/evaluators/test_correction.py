@@ -16,12 +16,13 @@ from evaluators.latency.workload import Operator, OperatorKind
 
 LINEAR = Operator.of(OperatorKind.LINEAR, format="fp32", tokens=4, in_features=8, out_features=8)
 LINEAR_W4 = Operator.of(OperatorKind.LINEAR, format="w4", tokens=4, in_features=8, out_features=8)
+CORE = Operator.of(OperatorKind.ATTENTION_CORE, batch=1, sequence=4, heads=2, queries=2, head_dim=4)
 NORM = Operator.of(OperatorKind.LAYER_NORM, tokens=4, features=8)
 QUANTIZE = Operator.of(OperatorKind.QUANTIZE, tokens=4, features=8)
 
 
 def model(measured_ms: float, **work: tuple[int, float]) -> MeasuredModel:
-    operators = {"linear": LINEAR, "linear_w4": LINEAR_W4, "norm": NORM, "quantize": QUANTIZE}
+    operators = {"linear": LINEAR, "linear_w4": LINEAR_W4, "core": CORE, "norm": NORM, "quantize": QUANTIZE}
     return MeasuredModel(
         name="m", work=tuple((operators[name], *entry) for name, entry in work.items()), measured_ms=measured_ms
     )
@@ -40,7 +41,7 @@ def models_of(count: int, seed: int = 0, noise: float = 0.0, **truth: object) ->
     found = []
     for _ in range(count):
         work = ((LINEAR, int(generator.integers(1, 40)), 0.3), (NORM, int(generator.integers(1, 13)), 0.1))
-        work = (*work, (QUANTIZE, int(generator.integers(0, 30)), 0.02))
+        work = (*work, (QUANTIZE, int(generator.integers(0, 30)), 0.02), (CORE, int(generator.integers(0, 12)), 0.2))
         if fit.format_scales:
             work = (*work, (LINEAR_W4, int(generator.integers(0, 40)), 0.2))
         time_ms = fit.overhead_ms + sum(count * fit.operator_ms(o, ms) for o, count, ms in work)
@@ -61,6 +62,8 @@ def test_a_scale_alone_is_found_exactly() -> None:
     [
         {"overhead_ms": 0.8},
         {"other_scale": 2.0},
+        {"attention_scale": 1.6},
+        {"other_scale": 0.7, "attention_scale": 1.6, "overhead_ms": 0.2},
         {"pair_overhead_ms": 0.1},
         {"operator_overhead_ms": 0.05, "overhead_ms": 0.3},
         {"scale": 1.3, "pair_overhead_ms": 0.06, "overhead_ms": 0.5},
@@ -96,47 +99,58 @@ def test_equal_models_give_a_scale() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_coefficients_minimise_the_squared_errors_with_the_pull(form: Form) -> None:
-    """Against a general minimiser of the definition. Columns: products in two formats, others, counts, one."""
+    """Against a general minimiser. Columns: products in two formats, attention, others, counts, call."""
     generator = np.random.default_rng(2)
-    design = np.column_stack([*generator.uniform(1, 5, (3, 9)), *generator.integers(1, 20, (2, 9)), np.ones(9)])
-    measured = design @ np.array([1.2, 1.0, 0.8, 0.05, 0.1, 0.3]) * generator.normal(1, 0.1, 9)
+    design = np.column_stack([*generator.uniform(1, 5, (4, 9)), *generator.integers(1, 20, (2, 9)), np.ones(9)])
+    measured = design @ np.array([1.2, 1.0, 0.9, 0.8, 0.05, 0.1, 0.3]) * generator.normal(1, 0.1, 9)
     share = design / measured[:, None]
-    total = share[:, :3].sum(axis=1)
+    total = share[:, :4].sum(axis=1)
     common = total.sum() / (total @ total)
-    scales = 3 if form.formats else 1 + form.apart
+    # Which coefficient each column of times has.
+    kinds = {"format one": 0, "format two": 1 if form.formats else 0}
+    kinds["others"] = max(kinds.values()) + form.others
+    kinds["attention"] = max(kinds.values()) + 1 if form.attention else kinds["others"]
+    of_column = [kinds[kind] for kind in ("format one", "format two", "attention", "others")]
+    scales = max(of_column) + 1
 
     def spread(free: np.ndarray) -> np.ndarray:
-        full = np.zeros(6)
-        full[:3] = free[:3] if form.formats else (free[0], free[0], free[1 if form.apart else 0])
+        full = np.zeros(7)
+        full[:4] = [free[number] for number in of_column]
         full[list(form.overheads)] = free[scales:]
         return full
 
     def loss(free: np.ndarray) -> float:
         full = spread(free)
-        products = [share[:, 0], share[:, 1]] if form.formats else [share[:, 0] + share[:, 1]]
-        scaled = [*products, share[:, 2]] if form.apart else [total]
-        pulls = [c.mean() * (x - common) for c, x in zip(scaled, free, strict=False)]
+        scaled = [sum(share[:, column] for column in range(4) if of_column[column] == n) for n in range(scales)]
+        pulls = [column.mean() * (x - common) for column, x in zip(scaled, free, strict=False)]
         pulls += [share[:, t].mean() * full[t] for t in form.overheads]
         return float(((share @ full - 1) ** 2).sum() + RIDGE * len(measured) * np.square(pulls).sum())
 
     size = form.size(formats=2)
     best = minimize(loss, np.full(size, 0.1), bounds=[(0, None)] * size, method="L-BFGS-B", options={"ftol": 1e-15})
     got = solve(form, design, measured)
-    columns = [0, 1, 2] if form.formats else [0, 2] if form.apart else [0]
-    free = [*got[columns], *got[list(form.overheads)]]
+    free = [*(got[of_column.index(number)] for number in range(scales)), *got[list(form.overheads)]]
     assert loss(np.array(free)) <= best.fun * (1 + 1e-6)
     np.testing.assert_allclose(spread(np.array(free)), got)
 
 
 def test_a_format_that_no_other_model_has_takes_the_common_scale() -> None:
-    fit = Form(formats=True, apart=True)
-    design = np.array([[1.0, 0, 1, 0, 0, 1], [2.0, 0, 1, 0, 0, 1], [1.0, 0, 3, 0, 0, 1]])
-    measured = 2 * design[:, :3].sum(axis=1)
-    np.testing.assert_allclose(solve(fit, design, measured), [2, 2, 2, 0, 0, 0], rtol=1e-3)
+    fit = Form(formats=True, others=True)
+    design = np.array([[1.0, 0, 0, 1, 0, 0, 1], [2.0, 0, 0, 1, 0, 0, 1], [1.0, 0, 0, 3, 0, 0, 1]])
+    measured = 2 * design[:, :4].sum(axis=1)
+    np.testing.assert_allclose(solve(fit, design, measured), [2, 2, 2, 2, 0, 0, 0], rtol=1e-3)
+
+
+def test_models_without_attention_get_no_scale_for_it() -> None:
+    works = [tuple(entry for entry in each.work if entry[0] != CORE) for each in models_of(12, noise=0.05)]
+    fit = fit_correction(
+        [MeasuredModel(name="m", work=work, measured_ms=sum(n * ms for _, n, ms in work)) for work in works]
+    )
+    assert fit.attention_scale is None
 
 
 def test_each_model_is_predicted_from_the_others() -> None:
-    design = np.outer([1.0, 1.0], [1, 0, 0, 0, 1])
+    design = np.outer([1.0, 1.0], [1, 0, 0, 0, 0, 1])
     predicted = left_out(FORMS[0], design, np.array([1.0, 2.0]))
     # Fitted on the second alone the scale is 2, on the first alone it is 1.
     np.testing.assert_allclose(predicted, [2.0, 1.0])
@@ -171,6 +185,9 @@ def test_operators_are_corrected_by_kind() -> None:
     assert fit.model_copy(update={"other_scale": None}).operator_ms(NORM, 1.0) == 2.5
     by_format = fit.model_copy(update={"format_scales": {"w4": 4.0}})
     assert [by_format.operator_ms(o, 1.0) for o in (LINEAR, LINEAR_W4, NORM)] == [2.5, 4.5, 3.5]
+    assert [fit.operator_ms(o, 1.0) for o in (CORE, LINEAR, NORM)] == [3.5, 2.5, 3.5]
+    with_attention = fit.model_copy(update={"attention_scale": 5.0})
+    assert [with_attention.operator_ms(o, 1.0) for o in (CORE, LINEAR, NORM)] == [5.5, 2.5, 3.5]
 
 
 def test_the_interval_holds_the_measured_times_within_the_error() -> None:

@@ -5,37 +5,50 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
+import numpy as np
+
+from evaluators.latency.design import shares_of_time, surest
+from evaluators.latency.fitting import formats_of, terms_of
 from evaluators.latency.lookup import LatencyPredictor
+from evaluators.latency.workload import operators
 from search_spaces.formats import FORMATS, LayerType
 from search_spaces.policy import Choice, Policy
 from search_spaces.space import SearchSpace, UnitSpace
 
+CANDIDATES = 100
+"""Mixed policies that the models of a correction are chosen from."""
 MUTATIONS = 1000
 """Changes that a random policy is moved towards its latency by, at most."""
-DRAWS = 3
-"""Times that as many mixed policies are drawn, as a small space gives some of them twice."""
 CLOSE = 0.01
 """Relative distance from a latency that is near enough."""
 
 
 def spread_policies(space: SearchSpace, predictor: LatencyPredictor, count: int, *, seed: int) -> dict[str, Policy]:
-    """Return different policies of a space with a name each: dense, smallest, whole in each format, mixed ones between.
+    """Return different policies of a space with a name each, such that a correction fitted on them is surest.
+
+    Dense and smallest are among them, first; the others come from mixed ones over the range between, and the whole
+    model in each format; see `evaluators.latency.design`.
 
     Args:
         space: Where they come from; the dense one may lie outside.
-        predictor: Knows latencies, corrected or not.
-        count: How many, 4 or more; fewer come back where the space has no more.
+        predictor: Knows latencies, without correction.
+        count: How many, 2 or more; fewer come back where the space has no more.
         seed: Seed of the mixed ones.
     """
-    whole = _distinct({"dense": space.dense_policy(), "smallest": space.smallest_policy(), **_whole(space)})
-    # At least half are mixed as a search's are.
-    found = dict(list(whole.items())[: max(2, count // 2)])
-    wanted = count - len(found)
-    for attempt in range(DRAWS):
-        for number, policy in enumerate(mixed_policies(space, predictor, wanted, seed=seed + attempt), 1):
-            if len(found) < count and policy not in found.values():
-                found[f"mixed {number + attempt * wanted}"] = policy
-    return found
+    ends = _distinct({"dense": space.dense_policy(), "smallest": space.smallest_policy()})
+    mixed = mixed_policies(space, predictor, CANDIDATES, seed=seed)
+    candidates = _distinct(
+        {**ends, **_whole(space), **{f"mixed {number}": policy for number, policy in enumerate(mixed, 1)}}
+    )
+    works = [
+        [(o, n, predictor.operator_ms(o)) for o, n in operators(space.structure, p, predictor.workload).items()]
+        for p in candidates.values()
+    ]
+    formats = formats_of(works)
+    features_PC = shares_of_time(np.stack([terms_of(work, formats) for work in works]))
+    members = surest(features_PC, count, kept=range(len(ends)))
+    named = list(candidates.items())
+    return dict(named[member] for member in members)
 
 
 def mixed_policies(

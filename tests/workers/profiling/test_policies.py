@@ -1,9 +1,9 @@
+import numpy as np
 import pytest
 
 from evaluators.latency.lookup import LatencyPredictor
 from evaluators.latency.table import Entry, Fingerprint, LatencyTable, Provenance
-from evaluators.latency.workload import Workload
-from search_spaces.policy import Choice
+from evaluators.latency.workload import OperatorKind, Workload, operators
 from search_spaces.space import SearchSpace, SpaceConfig, build_space
 from search_spaces.units import ModelStructure
 from workers.profiling.policies import mixed_policies, spread_policies
@@ -40,14 +40,37 @@ def wide(structure: ModelStructure) -> SearchSpace:
     return space_of(structure, keep=tuple(n / 16 for n in range(17)))
 
 
-def test_the_ends_and_whole_formats_stand_beside_mixed_policies(wide: SearchSpace) -> None:
+def test_the_ends_come_first_and_others_by_what_they_tell(wide: SearchSpace) -> None:
     found = spread_policies(wide, predictor_of(wide), 8, seed=0)
-    assert list(found)[:4] == ["dense", "smallest", "whole w8a8", "whole w4"]
-    assert all(name.startswith("mixed ") for name in list(found)[4:])
+    assert list(found)[:2] == ["dense", "smallest"]
+    assert all(name.startswith(("mixed ", "whole ")) for name in list(found)[2:])
     assert found["dense"] == wide.dense_policy()
     assert found["smallest"] == wide.smallest_policy()
-    assert found["whole w4"]["feed_forward"] == Choice(512, "w4")
     assert len(set(found.values())) == 8
+    assert found == spread_policies(wide, predictor_of(wide), 8, seed=0)
+
+
+def test_what_every_format_and_attention_cost_can_be_told_from_the_policies(wide: SearchSpace) -> None:
+    """Times by any factors are found again from as many policies as there are factors, and two more."""
+    predictor = predictor_of(wide)
+    found = spread_policies(wide, predictor, 8, seed=0)
+    factors = {"fp32": 1.0, "w8a8": 1.3, "w4": 0.8, "attention": 1.5, "other": 2.0}
+    sums = []
+    for policy in found.values():
+        parts = dict.fromkeys(factors, 0.0)
+        for operator, count in operators(wide.structure, policy, WORKLOAD).items():
+            other = "attention" if operator.kind is OperatorKind.ATTENTION_CORE else "other"
+            part = operator.format if operator.kind is OperatorKind.LINEAR else other
+            parts[part] += count * predictor.operator_ms(operator)
+        sums.append([parts[name] for name in factors])
+    share = np.array(sums) / np.sum(sums, axis=1, keepdims=True)
+    noisy = share @ np.array(list(factors.values())) * np.random.default_rng(0).normal(1, 0.005, len(share))
+    np.testing.assert_allclose(np.linalg.lstsq(share, noisy)[0], list(factors.values()), rtol=0.1)
+
+
+def test_a_space_with_fewer_policies_gives_all(structure: ModelStructure) -> None:
+    space = space_of(structure, keep=(1.0, 0.5), formats=("fp32",))
+    assert len(spread_policies(space, predictor_of(space), 12, seed=0)) == 4
 
 
 def test_mixed_policies_cover_the_range(wide: SearchSpace) -> None:
