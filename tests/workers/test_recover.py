@@ -235,6 +235,9 @@ def test_the_dense_model_can_be_made_sparse_first(worker: TrialWorker, sparsity:
     assert report.after["search"] >= report.before["search"]
 
 
+@pytest.mark.parametrize(
+    "job", ["tiny_text", pytest.param("tiny_image", marks=pytest.mark.slow)], indirect=True, scope="module"
+)
 def test_the_artifact_is_the_trained_model(worker: TrialWorker, tmp_path: Path) -> None:
     policy = _policy(worker)
     searched = worker.logits(policy, Split.HOLDOUT)

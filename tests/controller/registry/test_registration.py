@@ -46,6 +46,7 @@ def reference(folder, task, rows, max_length):
     return np.array(found)
 
 
+@pytest.mark.slow
 def test_a_model_of_plain_classes_is_a_pipeline_too(tiny_artifact, registry_uri, text_version):
     import transformers
 
@@ -118,6 +119,7 @@ def test_an_image_model_answers_as_it_was_verified(tiny_artifact, registry_uri, 
         model.predict(pd.DataFrame({"image": [np.full((8, 8), 256).tolist()]}))
 
 
+@pytest.mark.slow
 def test_a_sentence_encoder_answers_with_embeddings(tiny_artifact, tiny_pairs, registry_uri, load_served):
     import torch
     import transformers

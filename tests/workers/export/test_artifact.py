@@ -266,6 +266,7 @@ class TestNothingIsReleased:
             export_artifact(exported.worker, _request(exported, tmp_path / "out", policy=policy))
         assert not list(tmp_path.iterdir())
 
+    @pytest.mark.slow
     def test_where_layers_have_other_bits(
         self, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -276,6 +277,7 @@ class TestNothingIsReleased:
             export_artifact(exported.worker, _request(exported, tmp_path / "out"))
         assert not list(tmp_path.iterdir())
 
+    @pytest.mark.slow
     def test_where_the_file_does_not_load(
         self, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

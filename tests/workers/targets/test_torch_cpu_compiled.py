@@ -69,6 +69,7 @@ def test_every_operator_has_a_time(operator: Operator) -> None:
 
 
 @compiles
+@pytest.mark.slow
 def test_an_operator_is_compiled_once_for_all_rounds() -> None:
     before, device, threads = counters["stats"]["unique_graphs"], TorchCpuCompiled(threads=1), torch.get_num_threads()
     for seed in range(3):

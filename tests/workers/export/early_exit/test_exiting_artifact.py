@@ -35,7 +35,7 @@ class Planned:
     early_exit: EarlyExit
 
 
-@pytest.fixture(scope="module", params=["tiny_text", "tiny_image"])
+@pytest.fixture(scope="module", params=["tiny_text", pytest.param("tiny_image", marks=pytest.mark.slow)])
 def planned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Planned:
     spec = request.getfixturevalue(request.param).spec(tmp_path_factory.mktemp("cache"))
     worker = TrialWorker(spec)
