@@ -25,6 +25,7 @@ class Contestant:
         path: The ONNX file; its weights are in it.
         made_in_s: Seconds that its making took, search included.
         note: What else there is to say of it.
+        trained: Whether it was trained after it was compressed.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Contestant:
     path: Path
     made_in_s: float
     note: str = ""
+    trained: bool = False
 
     @property
     def size_bytes(self) -> int:

@@ -12,6 +12,7 @@ import torch
 from benchmarks.peers.contestant import Contestant, Side
 from benchmarks.peers.material import Material
 from controller.export import run_export
+from controller.recovery.options import RecoveryOptions
 from controller.results import FrontRow
 from workers.export.artifact import ArtifactError
 from workers.export.onnx import export_onnx
@@ -33,7 +34,13 @@ def spread(front: Sequence[FrontRow], count: int) -> list[FrontRow]:
 
 
 def export_members(
-    study: str, storage: str, rows: Sequence[FrontRow], folder: Path, *, searched_in_s: float
+    study: str,
+    storage: str,
+    rows: Sequence[FrontRow],
+    folder: Path,
+    *,
+    searched_in_s: float,
+    recovery: RecoveryOptions | None = None,
 ) -> list[Contestant]:
     """Export members of a study's front; one that its verification refuses is left out.
 
@@ -43,25 +50,27 @@ def export_members(
         rows: The members.
         folder: Takes the artifacts.
         searched_in_s: Seconds of the search that they share.
+        recovery: How they are trained before; None exports what was searched.
     """
-    members = []
+    members, ending = [], "" if recovery is None else ", trained"
     for row in rows:
-        started = time.perf_counter()
-        artifact = folder / f"artifact-{row.trial}"
+        started, name = time.perf_counter(), row.name + ending
+        artifact = folder / f"artifact-{name.replace(', ', '-').replace(' ', '-')}"
         try:
-            summary = run_export(study, storage, pick=None, trial=row.trial, out=artifact)
+            summary = run_export(study, storage, pick=None, trial=row.trial, out=artifact, recovery=recovery)
         except ArtifactError as error:
             # What the product would not release does not compete.
-            sys.stderr.write(f"ours: {row.name} was refused: {error}\n")
+            sys.stderr.write(f"ours: {name} was refused: {error}\n")
             continue
-        sys.stderr.write(f"ours: {row.name} exported, {summary.measured_latency_ms:.2f} ms\n")
+        sys.stderr.write(f"ours: {name} exported, {summary.measured_latency_ms:.2f} ms\n")
         members.append(
             Contestant(
-                name=f"paretrim {row.name}",
+                name=f"paretrim {name}",
                 side=Side.OURS,
                 path=artifact / "model.onnx",
                 made_in_s=round(searched_in_s + time.perf_counter() - started, 1),
                 note=f"predicted {row.latency_ms:.3f} ms; quality on the search split {row.quality:.4f}",
+                trained=recovery is not None,
             )
         )
     return members
