@@ -56,7 +56,7 @@ class Assembler:
             choice = policy[unit.name]
             if choice != self._current[unit.name]:
                 for name, module in (*self._dense[unit.name].items(), *self._modules(unit, choice).items()):
-                    self._set(name, module)
+                    self.model.set_submodule(name, module)
                 self._current[unit.name] = choice
         self._prefixes.use(policy)
         return self.model
@@ -104,10 +104,6 @@ class Assembler:
         if unit.selection is not None and choice.keep < unit.groups:
             found[unit.selection] = GroupSelection(tensors[f"{unit.selection}/kept"])
         return found
-
-    def _set(self, name: str, module: nn.Module) -> None:
-        parent, _, child = name.rpartition(".")
-        setattr(self.model.get_submodule(parent), child, module)
 
 
 def logits_of(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:

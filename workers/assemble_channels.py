@@ -59,10 +59,10 @@ class ChannelAssembler:
         # A branch that was left out comes back whole before the layers inside it are placed.
         for layer in changed:
             if (branch := self._branch(layer)) is not None:
-                self._set(branch, self._dense[branch])
+                self._model.set_submodule(branch, self._dense[branch])
         for layer in changed:
             for name, module in self._modules(layer, *wanted[layer.layer]).items():
-                self._set(name, module)
+                self._model.set_submodule(name, module)
         self._current = wanted
         for unit in self._units.values():
             self._round_sums(unit, policy[unit.name])
@@ -141,12 +141,8 @@ class ChannelAssembler:
             if (name := total.activation_module) is not None:
                 low_high = tensors.get(f"{name}/range")
                 found = self._dense[name] if low_high is None else RoundedActivation(StaticRange.of(*low_high))
-                self._set(name, found)
+                self._model.set_submodule(name, found)
         self._keeps[unit.name], self._formats[unit.name] = choice.keep, choice.format
-
-    def _set(self, name: str, module: nn.Module) -> None:
-        parent, _, child = name.rpartition(".")
-        setattr(self._model.get_submodule(parent), child, module)
 
 
 def _places(units: Sequence[ChannelUnit]) -> set[str]:

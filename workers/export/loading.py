@@ -114,9 +114,8 @@ def _skip_unread_norms(skeleton: Skeleton, policy: Policy) -> None:
     """Spare what the constants of branches that are left out do not read."""
     for unit in skeleton.structure.units:
         if policy[unit.name].keep == 0 and unit.branch is not None and unit.branch.norm is not None:
-            parent, _, child = unit.branch.norm.rpartition(".")
             norm = skeleton.model.get_submodule(unit.branch.norm)
-            setattr(skeleton.model.get_submodule(parent), child, UnreadNorm(norm))
+            skeleton.model.set_submodule(unit.branch.norm, UnreadNorm(norm))
 
 
 def _place(skeleton: Skeleton, name: str, stored: StoredLayer, left: dict[str, Tensor]) -> None:
@@ -128,8 +127,7 @@ def _place(skeleton: Skeleton, name: str, stored: StoredLayer, left: dict[str, T
         raise FolderError("a layer has a name; got an empty one")
     names = {part: skeleton.stored_name(name, part) for part in tensor_names(stored.form)}
     found = {part: left.pop(stored_name) for part, stored_name in names.items() if stored_name in left}
-    parent, _, child = name.rpartition(".")
-    setattr(skeleton.model.get_submodule(parent), child, decode_layer(name, stored, found, dense).eval())
+    skeleton.model.set_submodule(name, decode_layer(name, stored, found, dense).eval())
 
 
 def _fill_dense(skeleton: Skeleton, layers: Mapping[str, StoredLayer], left: dict[str, Tensor]) -> None:

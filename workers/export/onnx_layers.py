@@ -108,16 +108,14 @@ _FORMS: Mapping[type[nn.Module], Callable[..., nn.Module]] = {
 @contextmanager
 def onnx_layers(model: nn.Module) -> Iterator[None]:
     """Swap quantized layers for their ONNX form while the block runs, then put them back."""
-    swapped: list[tuple[nn.Module, str, nn.Module]] = []
+    swapped: dict[str, nn.Module] = {}
     for name, layer in list(model.named_modules()):
         form = _FORMS.get(type(layer))
         if form is not None:
-            parent, _, child = name.rpartition(".")
-            owner = model.get_submodule(parent)
-            setattr(owner, child, form(layer))
-            swapped.append((owner, child, layer))
+            model.set_submodule(name, form(layer))
+            swapped[name] = layer
     try:
         yield
     finally:
-        for owner, child, layer in swapped:
-            setattr(owner, child, layer)
+        for name, layer in swapped.items():
+            model.set_submodule(name, layer)

@@ -209,8 +209,7 @@ def torch_form(model: nn.Module, forms: Forms, device: torch.device) -> nn.Modul
         if isinstance(form, Int8Form):
             key = id(layer.shared)
             form.shared = shared.setdefault(key, SharedCodes(readers[key], form.quantize))
-        parent, _, child = name.rpartition(".")
-        setattr(found.get_submodule(parent), child, form)
+        found.set_submodule(name, form)
     if getattr(found, "_supports_sdpa", False):
         found.set_attn_implementation("sdpa")  # type: ignore[operator]
     return found.eval()

@@ -236,7 +236,7 @@ def make_trainable(model: nn.Module) -> None:
     for name, layer in list(model.named_modules()):
         trained = _trained_form(name, layer)
         if trained is not None:
-            _put(model, name, trained)
+            model.set_submodule(name, trained)
     model.requires_grad_(True)
     for layer in model.modules():
         if isinstance(layer, nn.Embedding):
@@ -248,7 +248,7 @@ def shipped(model: nn.Module) -> nn.Module:
     found = copy.deepcopy(model).cpu().eval()
     for name, layer in list(found.named_modules()):
         if isinstance(layer, Trained):
-            _put(found, name, layer.shipped())
+            found.set_submodule(name, layer.shipped())
     return found.requires_grad_(False)
 
 
@@ -281,8 +281,3 @@ def _trained_form(name: str, layer: nn.Module) -> nn.Module | None:
             "its format, or export without recovery"
         )
     return None
-
-
-def _put(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
