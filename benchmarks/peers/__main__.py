@@ -2,7 +2,7 @@
 
     python -m benchmarks.peers --model ../shared/models/minilm-sst2
     python -m benchmarks.peers --model ../shared/models/minilm-sst2 --with-optional
-    python -m benchmarks.peers --model ../shared/models/minilm-sst2 --study sqlite:///$PWD/examples/.paretrim/paretrim.db
+    python -m benchmarks.peers --model ../shared/models/minilm-sst2 --trained 0 --study sqlite:///STUDY.db
 
 Peers: ONNX Runtime's dynamic int8 and 4-bit weights everywhere, torch-pruning by magnitude followed by int8, and with
 --with-optional, each in a virtual environment that is made for it, Model-Optimizer's auto_quantize, Olive's search and
@@ -37,7 +37,7 @@ from benchmarks.peers.magnitude import pruned_then_int8
 from benchmarks.peers.material import Material, prepare
 from benchmarks.peers.measure import Measured, measure
 from benchmarks.peers.onnxruntime_uniform import dynamic_int8, weights_4_bit
-from benchmarks.peers.ours import dense_by_our_export, export_members, spread
+from benchmarks.peers.ours import dense_by_our_export, export_members, fastest, spread
 from benchmarks.peers.verdict import Standing, Verdict, best_of, judge
 from benchmarks.recording import record
 from controller.job import JobSpec
@@ -59,7 +59,8 @@ def main() -> None:
     """Let all make their models, measure them, and print how they stand."""
     arguments = _arguments()
     with tempfile.TemporaryDirectory(prefix="paretrim-bench-") as scratch:
-        folder = Path(scratch)
+        folder = (arguments.folder or Path(scratch)).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
         job = _job(arguments, folder)
         material = prepare(job, folder / "peers")
         made = [*_references(material), *_peers(material, arguments)]
@@ -73,6 +74,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="folder of a text classifier that has an example")
     parser.add_argument("--study", help="URL of the database of a finished study of the example; else it is searched")
+    parser.add_argument("--folder", type=Path, help="keeps study, models and answers of drivers for another run")
     parser.add_argument("--trials", type=int, help="trials of our search; else those of the example")
     parser.add_argument("--members", type=int, default=10, help="members of our front, spread along it")
     parser.add_argument("--trained", type=int, default=2, help="the fastest members that are trained too; 0: none")
@@ -92,8 +94,12 @@ def _job(arguments: argparse.Namespace, folder: Path) -> JobSpec:
     job = job_for(arguments.model, folder)
     if arguments.study is not None:
         found = summarise(Repository(open_database(arguments.study)), job.name).job
+        if arguments.trained and found.recovery.source is None:
+            sys.exit(f"the job of {arguments.study} names no examples to train on (recovery.source); give --trained 0")
         return found.model_copy(update={"storage": arguments.study})
     train = arguments.model.parents[1] / "data" / "sst2" / "train.tsv"
+    if arguments.trained and not train.exists():
+        sys.exit(f"members are trained on {train}, which is not there; give --trained 0")
     recovery = job.recovery.model_copy(update={"source": str(train), "epochs": _EPOCHS, "hidden": 1.0})
     # Accuracy on the few hundred examples of the search half rewards luck.
     job = job.model_copy(update={"quality": QualityMeasure.FIDELITY, "recovery": recovery})
@@ -128,7 +134,7 @@ def _ours(job: JobSpec, arguments: argparse.Namespace, folder: Path) -> list[Con
     searched_in_s = time.perf_counter() - started if arguments.study is None else 0.0
     rows = spread(result.front, arguments.members)
     export = partial(export_members, job.name, job.storage, folder=folder / "ours", searched_in_s=searched_in_s)
-    return [*export(rows), *export(rows[: arguments.trained], recovery=RecoveryOptions(epochs=_EPOCHS))]
+    return [*export(rows), *export(fastest(rows, arguments.trained), recovery=RecoveryOptions(epochs=_EPOCHS))]
 
 
 def _report(measured: Sequence[Measured], absent: Sequence[Absent], model: str) -> None:
@@ -160,6 +166,7 @@ def _report(measured: Sequence[Measured], absent: Sequence[Absent], model: str) 
         details={
             "models": rows,
             "verdicts": {name: asdict(each) for name, each in verdicts.items()},
+            "verdicts_untrained": {name: asdict(each) for name, each in untrained.items()},
             "verdicts_unseen_half": {name: asdict(each) for name, each in unseen.items()},
             "why_absent": {each.name: each.reason for each in absent},
         },

@@ -84,7 +84,7 @@ def run_isolated(peer: Isolated, material: Material, *, environments: Path) -> l
         Its models; or, alone, why there are none.
     """
     folder = material.folder / peer.driver
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     try:
         python = ensure_environment(environments / peer.driver, _DRIVERS / f"{peer.driver}.txt")
         answer = run_driver(python, _DRIVERS / f"{peer.driver}.py", _request(material, folder), folder)
@@ -129,7 +129,7 @@ def ensure_environment(folder: Path, pins: Path) -> Path:
 
 
 def run_driver(python: Path, script: Path, request: dict[str, Any], folder: Path) -> Answer:
-    """Run a driver: it gets the path of a request and writes `answer.json` beside it.
+    """Run a driver: it gets the path of a request and writes `answer.json` beside it; an answer to the same is read.
 
     Args:
         python: Interpreter.
@@ -140,9 +140,11 @@ def run_driver(python: Path, script: Path, request: dict[str, Any], folder: Path
     Raises:
         PeerError: It failed, or took too long, or its answer can't be read or names files that are not there.
     """
-    request_file, answer_file = folder / "request.json", folder / "answer.json"
-    request_file.write_text(json.dumps(request), encoding="utf-8")
-    _run([str(python), str(script), str(request_file)], cwd=folder)
+    request_file, answer_file, asked = folder / "request.json", folder / "answer.json", json.dumps(request)
+    if not (answer_file.is_file() and request_file.read_text(encoding="utf-8") == asked):
+        answer_file.unlink(missing_ok=True)
+        request_file.write_text(asked, encoding="utf-8")
+        _run([str(python), str(script), str(request_file)], cwd=folder)
     try:
         answer = Answer.model_validate_json(answer_file.read_bytes())
     except (OSError, ValidationError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -16,13 +17,14 @@ from controller.recovery.options import RecoveryOptions
 from controller.results import FrontRow
 from workers.export.artifact import ArtifactError
 from workers.export.onnx import export_onnx
+from workers.recovery.layers import RecoveryError
 
 
 def spread(front: Sequence[FrontRow], count: int) -> list[FrontRow]:
     """Choose members evenly along a front, both ends included; all of them where there are no more.
 
     Args:
-        front: Members by latency.
+        front: Members by falling latency.
         count: How many, 1 or more; one alone is the most accurate on the search split.
     """
     if len(front) <= count:
@@ -31,6 +33,11 @@ def spread(front: Sequence[FrontRow], count: int) -> list[FrontRow]:
         return [max(front, key=lambda row: row.quality)]
     step = (len(front) - 1) / (count - 1)
     return [front[round(number * step)] for number in range(count)]
+
+
+def fastest(rows: Sequence[FrontRow], count: int) -> list[FrontRow]:
+    """The fastest of members, as many as asked for, the fastest first."""
+    return sorted(rows, key=lambda row: row.latency_ms)[:count]
 
 
 def export_members(
@@ -48,7 +55,7 @@ def export_members(
         study: Name of the study.
         storage: URL of its database.
         rows: The members.
-        folder: Takes the artifacts.
+        folder: Takes the artifacts, in place of those of an earlier run.
         searched_in_s: Seconds of the search that they share.
         recovery: How they are trained before; None exports what was searched.
     """
@@ -56,9 +63,10 @@ def export_members(
     for row in rows:
         started, name = time.perf_counter(), row.name + ending
         artifact = folder / f"artifact-{name.replace(', ', '-').replace(' ', '-')}"
+        shutil.rmtree(artifact, ignore_errors=True)
         try:
             summary = run_export(study, storage, pick=None, trial=row.trial, out=artifact, recovery=recovery)
-        except ArtifactError as error:
+        except (ArtifactError, RecoveryError) as error:
             # What the product would not release does not compete.
             sys.stderr.write(f"ours: {name} was refused: {error}\n")
             continue

@@ -24,7 +24,7 @@ def render_calibration(console: Console, summary: CalibrationSummary) -> None:
     if summary.other_scale is not None:
         apart += f", operators without weights by {summary.other_scale:.3f}"
     if summary.attention_scale is not None:
-        apart += f", those of attention by {summary.attention_scale:.3f}"
+        apart += f", operators without weights of attention by {summary.attention_scale:.3f}"
     print_lines(
         console,
         f"operator times are multiplied by {summary.scale:.3f}{apart}; beside that an operator takes "

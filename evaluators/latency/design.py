@@ -3,24 +3,27 @@
 The time of a model is a sum of terms. Where its models hold them all in about the same shares, a fit can't tell one
 term's coefficient from another's, and errs on models whose shares differ. An I-optimal design has the least mean
 variance of prediction (Box and Draper, 1959, their V criterion); it is found by adding the best candidate at each step
-and then exchanging members as long as that helps (Fedorov, 1972; Mitchell and Miller, 1970).
+and then exchanging members as long as that helps (Fedorov, 1972; Mitchell and Miller, 1970). Overheads that follow the
+number of operators, which few corrections have, are left out of the account: they grow with the terms that are in it.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from evaluators.latency.fitting import RIDGE, Floats, Term
+from evaluators.latency.fitting import Floats, Term
 
 OVERHEAD_SHARE = 0.05
 """Share of the median model's time that the overhead of a call is worth, against coefficients that are about one."""
+PRIOR = 1e-3
+"""What is known of a coefficient before anything is measured, as a share of what a measurement of it alone tells."""
 PASSES = 10
 """Passes of exchanges, at most."""
 _GAIN = 1e-6
 
 
 def shares_of_time(terms_PT: Floats) -> Floats:
-    """Return what a correction's prediction is linear in, relative to each model's time: (P, C).
+    """Return what predictions are linear in, the terms and a call's overhead, relative to each model's time: (P, C).
 
     Args:
         terms_PT: Terms of the models (P, T), by `terms_of`.
@@ -33,7 +36,7 @@ def shares_of_time(terms_PT: Floats) -> Floats:
 
 
 def surest(features_PC: Floats, count: int, *, kept: Sequence[int] = ()) -> list[int]:
-    """Return the members of an I-optimal design, those kept first, the others as they were added.
+    """Return the members of an I-optimal design, those kept first, then those that tell most beside the ones before.
 
     Args:
         features_PC: What predictions are linear in, a row a candidate; the variance of prediction is averaged over all
@@ -41,28 +44,36 @@ def surest(features_PC: Floats, count: int, *, kept: Sequence[int] = ()) -> list
         count: Members, at least as many as are kept; fewer come back where there are no more candidates.
         kept: Candidates that are members whatever that costs.
     """
-    members = list(kept)
-    while len(members) < min(count, len(features_PC)):
-        members.append(_best(features_PC, members)[1])
+    candidates = range(len(features_PC))
+    members = _by_gain(features_PC, kept, candidates, count)
     for _ in range(PASSES):
         before = variance(features_PC, members)
         for place in range(len(kept), len(members)):
             others = [*members[:place], *members[place + 1 :]]
-            found, candidate = _best(features_PC, others)
+            found, candidate = _best(features_PC, others, candidates)
             if found < variance(features_PC, members) * (1 - _GAIN):
                 members[place] = candidate
         if variance(features_PC, members) >= before * (1 - _GAIN):
             break
-    return members
+    return _by_gain(features_PC, kept, members, count)
 
 
 def variance(features_PC: Floats, members: Sequence[int]) -> float:
     """Mean variance of prediction over all candidates after a fit on the members, in units of a measurement's."""
-    information_CC = features_PC[members].T @ features_PC[members] + RIDGE * np.eye(features_PC.shape[1])
+    chosen_MC = features_PC[list(members)]
+    information_CC = chosen_MC.T @ chosen_MC + PRIOR * np.eye(features_PC.shape[1])
     return float(np.trace(np.linalg.solve(information_CC, features_PC.T @ features_PC)) / len(features_PC))
 
 
-def _best(features_PC: Floats, members: Sequence[int]) -> tuple[float, int]:
+def _by_gain(features_PC: Floats, kept: Sequence[int], candidates: Sequence[int], count: int) -> list[int]:
+    """Those kept, and of the candidates at each step the one that tells most beside them."""
+    members = list(kept)
+    while len(members) < min(count, len({*kept, *candidates})):
+        members.append(_best(features_PC, members, candidates)[1])
+    return members
+
+
+def _best(features_PC: Floats, members: Sequence[int], candidates: Sequence[int]) -> tuple[float, int]:
     """The candidate to add, with the variance that is then reached."""
-    candidates = (number for number in range(len(features_PC)) if number not in members)
-    return min((variance(features_PC, [*members, number]), number) for number in candidates)
+    left = (number for number in candidates if number not in members)
+    return min((variance(features_PC, [*members, number]), number) for number in left)

@@ -17,7 +17,8 @@ MODELS_BEYOND_COEFFICIENTS = 3
 MODELS_WITH_ENDS = 6
 """From so many models on, the fastest and the slowest are never left out."""
 SIMPLER_WITHIN = 1.1
-"""A form with fewer coefficients is taken if its error is within this factor of the best one's."""
+"""A form with fewer coefficients is taken if its error is within this factor of the best one's; of several such forms
+with equally many coefficients, the one with the least error."""
 
 Floats = npt.NDArray[np.float64]
 Work = Sequence[tuple[Operator, int, float]]
@@ -69,6 +70,9 @@ class Form:
     others: bool = False
     attention: bool = False
     overheads: tuple[Term, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert self.others or not self.formats
 
     def size(self, formats: int) -> int:
         """Number of coefficients where products have so many formats."""
@@ -158,7 +162,7 @@ def fit_correction(models: Sequence[MeasuredModel]) -> Correction:
         )
     errors = {form: _mean_error(form, design_MT, measured_M) for form in FORMS if _fits(form, design_MT, measured_M)}
     best = min(errors.values())
-    simple_first = sorted(errors, key=lambda form: form.size(len(formats)))
+    simple_first = sorted(errors, key=lambda form: (form.size(len(formats)), errors[form]))
     form = next(form for form in simple_first if errors[form] <= SIMPLER_WITHIN * best)
     return _correction(form, formats, models, design_MT, measured_M)
 

@@ -41,7 +41,7 @@ CALIBRATION = CalibrationSummary(
     sequence_length=32,
     scale=1.25,
     format_scales={"w8a8": 1.2},
-    other_scale=None,
+    other_scale=1.1,
     attention_scale=1.4,
     operator_overhead_ms=0.0,
     pair_overhead_ms=0.018,
@@ -147,7 +147,8 @@ def test_a_calibration_shows_every_model_and_the_error(asked, job: Path) -> None
     text = run("calibrate-table", "--table", "t.json", "--space", job).stdout
     assert "whole models, batch 1, 32 tokens" in text
     assert "seen by the fit" in text
-    assert "operator times are multiplied by 1.250" in text
+    assert "operator times are multiplied by 1.250, products of w8a8 by 1.200" in text
+    assert "operators without weights by 1.100, operators without weights of attention by 1.400" in text
     assert "error on models left out of the fit: median 2.4 %, largest 2.4 %" in text
     content = json.loads(run("calibrate-table", "--table", "t.json", "--space", job, "--json").stdout)
     assert content["pair_overhead_ms"] == 0.018

@@ -141,14 +141,6 @@ def test_a_format_that_no_other_model_has_takes_the_common_scale() -> None:
     np.testing.assert_allclose(solve(fit, design, measured), [2, 2, 2, 2, 0, 0, 0], rtol=1e-3)
 
 
-def test_models_without_attention_get_no_scale_for_it() -> None:
-    works = [tuple(entry for entry in each.work if entry[0] != CORE) for each in models_of(12, noise=0.05)]
-    fit = fit_correction(
-        [MeasuredModel(name="m", work=work, measured_ms=sum(n * ms for _, n, ms in work)) for work in works]
-    )
-    assert fit.attention_scale is None
-
-
 def test_each_model_is_predicted_from_the_others() -> None:
     design = np.outer([1.0, 1.0], [1, 0, 0, 0, 0, 1])
     predicted = left_out(FORMS[0], design, np.array([1.0, 2.0]))

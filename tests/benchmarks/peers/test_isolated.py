@@ -47,6 +47,16 @@ def test_a_driver_without_an_answer_is_refused(tmp_path):
         run_driver(Path(sys.executable), driver(tmp_path, "pass"), {}, tmp_path)
 
 
+def test_what_was_answered_before_is_asked_again_only_where_the_request_changed(tmp_path):
+    body = """
+with open('calls', 'a') as file: file.write('x')
+json.dump({'reason': request['word']}, open('answer.json', 'w'))"""
+    script = driver(tmp_path, body)
+    for word in ("one", "one", "two"):
+        assert run_driver(Path(sys.executable), script, {"word": word}, tmp_path).reason == word
+    assert (tmp_path / "calls").read_text() == "xx"
+
+
 @pytest.mark.slow
 def test_an_environment_is_made_anew_only_where_its_pins_changed(tmp_path):
     pins = tmp_path / "pins.txt"

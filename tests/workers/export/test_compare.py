@@ -114,9 +114,7 @@ def test_operator_without_an_onnx_form_is_named_with_its_unit(
     tiny_image: Any, tmp_path: Path, place: str, activation: nn.Module, message: str
 ) -> None:
     fresh = load_model(tiny_image.model)
-    parent, _, child = place.rpartition(".")
-    assert hasattr(fresh.model.get_submodule(parent), child)
-    setattr(fresh.model.get_submodule(parent), child, activation)
+    fresh.model.set_submodule(place, activation, strict=True)
     with pytest.raises(ExportError, match=message):
         export_onnx(fresh.model, fresh.task, fresh.task.random_inputs(2, 8, seed=0), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
