@@ -2,20 +2,18 @@
 
     python -m benchmarks.peers --model ../shared/models/minilm-sst2
     python -m benchmarks.peers --model ../shared/models/minilm-sst2 --with-optional
-    python -m benchmarks.peers --model ../shared/models/minilm-sst2 --trained 0 --study sqlite:///STUDY.db
+    python -m benchmarks.peers --model ../shared/models/minilm-sst2 --study sqlite:///$PWD/examples/.paretrim/paretrim.db
 
 Peers: ONNX Runtime's dynamic int8 and 4-bit weights everywhere, torch-pruning by magnitude followed by int8, and with
 --with-optional, each in a virtual environment that is made for it, Model-Optimizer's auto_quantize, Olive's search and
 Neural Compressor's tuning. Peers calibrate on the examples that ours calibrates on; those that score candidates do so
-on the half of dev that our search sees. These tools compress without training; of ours the fastest members are there
-twice, as they were searched and after `export --recover`, two epochs on `train.tsv`. All are scored on all of dev, and
-timed from their ONNX files by the same code, in turn, in a fresh session each time; files are as tools write them.
+on the half of dev that our search sees. Nobody trains. All are scored on all of dev, and timed from their ONNX files by
+the same code, in turn, in a fresh session each time; files are taken as their tools write them.
 
 `dominated` counts the peers' models that a member of our front dominates or levels, of `of` (rules:
 `benchmarks.peers.verdict`), `levelled` those of them that are only levelled, `dominated_unseen_half` as many as
 `dominated` by the half of dev alone that no search saw. `speedup_at_equal_accuracy` is the latency
-of the most accurate of them over that of our fastest member that is at least as accurate. `dominated_untrained` and
-`speedup_untrained` leave out the members that were trained.
+of the most accurate of them over that of our fastest member that is at least as accurate.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -37,11 +35,10 @@ from benchmarks.peers.magnitude import pruned_then_int8
 from benchmarks.peers.material import Material, prepare
 from benchmarks.peers.measure import Measured, measure
 from benchmarks.peers.onnxruntime_uniform import dynamic_int8, weights_4_bit
-from benchmarks.peers.ours import dense_by_our_export, export_members, fastest, spread
+from benchmarks.peers.ours import dense_by_our_export, export_members, spread
 from benchmarks.peers.verdict import Standing, Verdict, best_of, judge
 from benchmarks.recording import record
 from controller.job import JobSpec
-from controller.recovery.options import RecoveryOptions
 from controller.results import Progress
 from controller.search import run_search
 from controller.search_result import load_front
@@ -51,7 +48,6 @@ from controller.study_summary import summarise
 from evaluators.scores import QualityMeasure
 
 _ENVIRONMENTS = Path(".paretrim/peers")
-_EPOCHS = 2
 _Make = Callable[[Material], Sequence[Contestant | Absent]]
 
 
@@ -76,8 +72,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--study", help="URL of the database of a finished study of the example; else it is searched")
     parser.add_argument("--folder", type=Path, help="keeps study, models and answers of drivers for another run")
     parser.add_argument("--trials", type=int, help="trials of our search; else those of the example")
-    parser.add_argument("--members", type=int, default=10, help="members of our front, spread along it")
-    parser.add_argument("--trained", type=int, default=2, help="the fastest members that are trained too; 0: none")
+    parser.add_argument("--members", type=int, default=20, help="members of our front, spread along it")
     parser.add_argument("--rounds", type=int, default=15, help="how often each model is timed")
     parser.add_argument("--with-optional", action="store_true", help="run peers that need environments of their own")
     parser.add_argument("--only", nargs="+", choices=[each.name for each in ISOLATED], help="which of those")
@@ -85,8 +80,6 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if min(arguments.members, arguments.rounds) < 1:
         parser.error(f"--members and --rounds are 1 or more; got {arguments.members} and {arguments.rounds}")
-    if arguments.trained < 0:
-        parser.error(f"--trained is 0 or more; got {arguments.trained}")
     return arguments
 
 
@@ -94,15 +87,9 @@ def _job(arguments: argparse.Namespace, folder: Path) -> JobSpec:
     job = job_for(arguments.model, folder)
     if arguments.study is not None:
         found = summarise(Repository(open_database(arguments.study)), job.name).job
-        if arguments.trained and found.recovery.source is None:
-            sys.exit(f"the job of {arguments.study} names no examples to train on (recovery.source); give --trained 0")
         return found.model_copy(update={"storage": arguments.study})
-    train = arguments.model.parents[1] / "data" / "sst2" / "train.tsv"
-    if arguments.trained and not train.exists():
-        sys.exit(f"members are trained on {train}, which is not there; give --trained 0")
-    recovery = job.recovery.model_copy(update={"source": str(train), "epochs": _EPOCHS, "hidden": 1.0})
     # Accuracy on the few hundred examples of the search half rewards luck.
-    job = job.model_copy(update={"quality": QualityMeasure.FIDELITY, "recovery": recovery})
+    job = job.model_copy(update={"quality": QualityMeasure.FIDELITY})
     if arguments.trials is None:
         return job
     return job.model_copy(update={"search": job.search.model_copy(update={"trials": arguments.trials})})
@@ -133,8 +120,7 @@ def _ours(job: JobSpec, arguments: argparse.Namespace, folder: Path) -> list[Con
     result = run_search(job, _show) if arguments.study is None else load_front(job.name, job.storage)
     searched_in_s = time.perf_counter() - started if arguments.study is None else 0.0
     rows = spread(result.front, arguments.members)
-    export = partial(export_members, job.name, job.storage, folder=folder / "ours", searched_in_s=searched_in_s)
-    return [*export(rows), *export(fastest(rows, arguments.trained), recovery=RecoveryOptions(epochs=_EPOCHS))]
+    return export_members(job.name, job.storage, rows, folder / "ours", searched_in_s=searched_in_s)
 
 
 def _report(measured: Sequence[Measured], absent: Sequence[Absent], model: str) -> None:
@@ -142,44 +128,31 @@ def _report(measured: Sequence[Measured], absent: Sequence[Absent], model: str) 
     peers, ours, dense = by_side[Side.PEER], by_side[Side.OURS], by_side[Side.DENSE][0]
     verdicts = {each.contestant.name: judge(each, ours) for each in peers}
     unseen = {each.contestant.name: judge(each, ours, unseen_only=True) for each in peers}
-    searched = [each for each in ours if not each.contestant.trained]
-    untrained = {each.contestant.name: judge(each, searched) for each in peers}
     rows = [_row(each, dense, verdicts.get(each.contestant.name)) for each in measured]
     for row in rows:
         _say(_line(row))
     for missing in absent:
         _say(f"{missing.name}: {missing.reason}")
     best = best_of(peers)
+    speedup = verdicts[best.contestant.name].speedup_at_its_accuracy
     record(
         f"peers-{model}",
         {
-            "dominated": _answered(verdicts),
+            "dominated": sum(each.standing is not Standing.OPEN for each in verdicts.values()),
             "levelled": sum(each.standing is Standing.LEVEL for each in verdicts.values()),
             "of": len(peers),
-            "dominated_unseen_half": _answered(unseen),
-            "dominated_untrained": _answered(untrained),
+            "dominated_unseen_half": sum(each.standing is not Standing.OPEN for each in unseen.values()),
             "best_peer": best.contestant.name,
-            "speedup_at_equal_accuracy": _speedup(verdicts[best.contestant.name]),
-            "speedup_untrained": _speedup(untrained[best.contestant.name]),
+            "speedup_at_equal_accuracy": None if speedup is None else round(speedup, 3),
             "absent": [each.name for each in absent],
         },
         details={
             "models": rows,
             "verdicts": {name: asdict(each) for name, each in verdicts.items()},
-            "verdicts_untrained": {name: asdict(each) for name, each in untrained.items()},
             "verdicts_unseen_half": {name: asdict(each) for name, each in unseen.items()},
             "why_absent": {each.name: each.reason for each in absent},
         },
     )
-
-
-def _answered(verdicts: Mapping[str, Verdict]) -> int:
-    return sum(each.standing is not Standing.OPEN for each in verdicts.values())
-
-
-def _speedup(verdict: Verdict) -> float | None:
-    found = verdict.speedup_at_its_accuracy
-    return None if found is None else round(found, 3)
 
 
 def _row(each: Measured, dense: Measured, verdict: Verdict | None) -> dict[str, Any]:

@@ -25,7 +25,6 @@ class Contestant:
         path: The ONNX file; its weights are in it.
         made_in_s: Seconds that its making took, search included.
         note: What else there is to say of it.
-        trained: Whether it was trained after it was compressed.
     """
 
     name: str
@@ -33,7 +32,6 @@ class Contestant:
     path: Path
     made_in_s: float
     note: str = ""
-    trained: bool = False
 
     @property
     def size_bytes(self) -> int:

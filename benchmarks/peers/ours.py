@@ -13,11 +13,9 @@ import torch
 from benchmarks.peers.contestant import Contestant, Side
 from benchmarks.peers.material import Material
 from controller.export import run_export
-from controller.recovery.options import RecoveryOptions
 from controller.results import FrontRow
 from workers.export.artifact import ArtifactError
 from workers.export.onnx import export_onnx
-from workers.recovery.layers import RecoveryError
 
 
 def spread(front: Sequence[FrontRow], count: int) -> list[FrontRow]:
@@ -35,19 +33,8 @@ def spread(front: Sequence[FrontRow], count: int) -> list[FrontRow]:
     return [front[round(number * step)] for number in range(count)]
 
 
-def fastest(rows: Sequence[FrontRow], count: int) -> list[FrontRow]:
-    """The fastest of members, as many as asked for, the fastest first."""
-    return sorted(rows, key=lambda row: row.latency_ms)[:count]
-
-
 def export_members(
-    study: str,
-    storage: str,
-    rows: Sequence[FrontRow],
-    folder: Path,
-    *,
-    searched_in_s: float,
-    recovery: RecoveryOptions | None = None,
+    study: str, storage: str, rows: Sequence[FrontRow], folder: Path, *, searched_in_s: float
 ) -> list[Contestant]:
     """Export members of a study's front; one that its verification refuses is left out.
 
@@ -57,28 +44,26 @@ def export_members(
         rows: The members.
         folder: Takes the artifacts, in place of those of an earlier run.
         searched_in_s: Seconds of the search that they share.
-        recovery: How they are trained before; None exports what was searched.
     """
-    members, ending = [], "" if recovery is None else ", trained"
+    members = []
     for row in rows:
-        started, name = time.perf_counter(), row.name + ending
-        artifact = folder / f"artifact-{name.replace(', ', '-').replace(' ', '-')}"
+        started = time.perf_counter()
+        artifact = folder / f"artifact-{row.trial}"
         shutil.rmtree(artifact, ignore_errors=True)
         try:
-            summary = run_export(study, storage, pick=None, trial=row.trial, out=artifact, recovery=recovery)
-        except (ArtifactError, RecoveryError) as error:
+            summary = run_export(study, storage, pick=None, trial=row.trial, out=artifact)
+        except ArtifactError as error:
             # What the product would not release does not compete.
-            sys.stderr.write(f"ours: {name} was refused: {error}\n")
+            sys.stderr.write(f"ours: {row.name} was refused: {error}\n")
             continue
-        sys.stderr.write(f"ours: {name} exported, {summary.measured_latency_ms:.2f} ms\n")
+        sys.stderr.write(f"ours: {row.name} exported, {summary.measured_latency_ms:.2f} ms\n")
         members.append(
             Contestant(
-                name=f"paretrim {name}",
+                name=f"paretrim {row.name}",
                 side=Side.OURS,
                 path=artifact / "model.onnx",
                 made_in_s=round(searched_in_s + time.perf_counter() - started, 1),
                 note=f"predicted {row.latency_ms:.3f} ms; quality on the search split {row.quality:.4f}",
-                trained=recovery is not None,
             )
         )
     return members

@@ -2,11 +2,11 @@
 
 from types import SimpleNamespace
 
-from benchmarks.peers.ours import fastest, spread
+from benchmarks.peers.ours import spread
 
 
 def row(number):
-    return SimpleNamespace(trial=number, quality=number / 10, latency_ms=number + 1.0)
+    return SimpleNamespace(trial=number, quality=number / 10)
 
 
 def test_members_are_spread_along_the_front_with_both_ends():
@@ -21,9 +21,3 @@ def test_a_short_front_is_taken_whole():
 
 def test_one_member_is_the_most_accurate():
     assert spread([row(3), row(5), row(4)], 1)[0].trial == 5
-
-
-def test_the_fastest_are_trained_whatever_the_order_of_the_front():
-    front = [row(number) for number in (4, 2, 7, 1)]
-    assert [each.trial for each in fastest(front, 2)] == [1, 2]
-    assert fastest(front, 0) == []
