@@ -35,7 +35,7 @@ from benchmarks.peers.magnitude import pruned_then_int8
 from benchmarks.peers.material import Material, prepare
 from benchmarks.peers.measure import Measured, measure
 from benchmarks.peers.onnxruntime_uniform import dynamic_int8, weights_4_bit
-from benchmarks.peers.ours import dense_by_our_export, export_members, spread
+from benchmarks.peers.ours import Durations, dense_by_our_export, export_members, spread
 from benchmarks.peers.verdict import Standing, Verdict, best_of, judge
 from benchmarks.recording import record
 from controller.job import JobSpec
@@ -72,14 +72,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--study", help="URL of the database of a finished study of the example; else it is searched")
     parser.add_argument("--folder", type=Path, help="keeps study, models and answers of drivers for another run")
     parser.add_argument("--trials", type=int, help="trials of our search; else those of the example")
-    parser.add_argument("--members", type=int, default=20, help="members of our front, spread along it")
+    parser.add_argument("--members", type=int, help="members of our front, spread along it; else all")
     parser.add_argument("--rounds", type=int, default=15, help="how often each model is timed")
     parser.add_argument("--with-optional", action="store_true", help="run peers that need environments of their own")
     parser.add_argument("--only", nargs="+", choices=[each.name for each in ISOLATED], help="which of those")
     parser.add_argument("--environments", type=Path, default=_ENVIRONMENTS, help="keeps these (default: %(default)s)")
     arguments = parser.parse_args()
-    if min(arguments.members, arguments.rounds) < 1:
-        parser.error(f"--members and --rounds are 1 or more; got {arguments.members} and {arguments.rounds}")
+    for name in ("members", "rounds"):
+        given = getattr(arguments, name)
+        if given is not None and given < 1:
+            parser.error(f"--{name} is 1 or more; got {given}")
     return arguments
 
 
@@ -116,11 +118,17 @@ def _peers(material: Material, arguments: argparse.Namespace) -> list[Contestant
 
 
 def _ours(job: JobSpec, arguments: argparse.Namespace, folder: Path) -> list[Contestant]:
-    started = time.perf_counter()
-    result = run_search(job, _show) if arguments.study is None else load_front(job.name, job.storage)
-    searched_in_s = time.perf_counter() - started if arguments.study is None else 0.0
+    started, durations = time.perf_counter(), Durations(folder / "durations.json")
+    if arguments.study is None:
+        result, searched_in_s = run_search(job, _show), time.perf_counter() - started
+        # A study that was searched before is only read.
+        if "search" not in durations:
+            durations.keep("search", searched_in_s)
+        searched_in_s = durations["search"]
+    else:
+        result, searched_in_s = load_front(job.name, job.storage), 0.0
     rows = spread(result.front, arguments.members)
-    return export_members(job.name, job.storage, rows, folder / "ours", searched_in_s=searched_in_s)
+    return export_members(job.name, job.storage, rows, folder / "ours", durations, searched_in_s=searched_in_s)
 
 
 def _report(measured: Sequence[Measured], absent: Sequence[Absent], model: str) -> None:

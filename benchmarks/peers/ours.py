@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ from workers.export.artifact import ArtifactError
 from workers.export.onnx import export_onnx
 
 
-def spread(front: Sequence[FrontRow], count: int) -> list[FrontRow]:
+def spread(front: Sequence[FrontRow], count: int | None) -> list[FrontRow]:
     """Choose members evenly along a front, both ends included; all of them where there are no more.
 
     Args:
         front: Members by falling latency.
-        count: How many, 1 or more; one alone is the most accurate on the search split.
+        count: How many, 1 or more; one alone is the most accurate on the search split. None takes all.
     """
-    if len(front) <= count:
+    if count is None or len(front) <= count:
         return list(front)
     if count == 1:
         return [max(front, key=lambda row: row.quality)]
@@ -33,8 +33,32 @@ def spread(front: Sequence[FrontRow], count: int) -> list[FrontRow]:
     return [front[round(number * step)] for number in range(count)]
 
 
+class Durations:
+    """Seconds that steps took, kept in a file, so that a run that finds their results knows them too.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seconds: dict[str, float] = json.loads(path.read_bytes()) if path.is_file() else {}
+
+    def __contains__(self, step: str) -> bool:
+        return step in self._seconds
+
+    def __getitem__(self, step: str) -> float:
+        return self._seconds[step]
+
+    def keep(self, step: str, seconds: float) -> None:
+        """Note how long a step took."""
+        self._seconds[step] = round(seconds, 1)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.write_text(json.dumps(self._seconds), encoding="utf-8")
+
+
 def export_members(
-    study: str, storage: str, rows: Sequence[FrontRow], folder: Path, *, searched_in_s: float
+    study: str, storage: str, rows: Sequence[FrontRow], folder: Path, durations: Durations, *, searched_in_s: float
 ) -> list[Contestant]:
     """Export members of a study's front; one that its verification refuses is left out.
 
@@ -42,27 +66,29 @@ def export_members(
         study: Name of the study.
         storage: URL of its database.
         rows: The members.
-        folder: Takes the artifacts, in place of those of an earlier run.
+        folder: Takes the artifacts; members that are there are not exported again.
+        durations: Knows how long those took.
         searched_in_s: Seconds of the search that they share.
     """
     members = []
     for row in rows:
-        started = time.perf_counter()
         artifact = folder / f"artifact-{row.trial}"
-        shutil.rmtree(artifact, ignore_errors=True)
-        try:
-            summary = run_export(study, storage, pick=None, trial=row.trial, out=artifact)
-        except ArtifactError as error:
-            # What the product would not release does not compete.
-            sys.stderr.write(f"ours: {row.name} was refused: {error}\n")
-            continue
-        sys.stderr.write(f"ours: {row.name} exported, {summary.measured_latency_ms:.2f} ms\n")
+        if not (row.name in durations and artifact.is_dir()):
+            started = time.perf_counter()
+            try:
+                summary = run_export(study, storage, pick=None, trial=row.trial, out=artifact)
+            except ArtifactError as error:
+                # What the product would not release does not compete.
+                sys.stderr.write(f"ours: {row.name} was refused: {error}\n")
+                continue
+            durations.keep(row.name, time.perf_counter() - started)
+            sys.stderr.write(f"ours: {row.name} exported, {summary.measured_latency_ms:.2f} ms\n")
         members.append(
             Contestant(
                 name=f"paretrim {row.name}",
                 side=Side.OURS,
                 path=artifact / "model.onnx",
-                made_in_s=round(searched_in_s + time.perf_counter() - started, 1),
+                made_in_s=round(searched_in_s + durations[row.name], 1),
                 note=f"predicted {row.latency_ms:.3f} ms; quality on the search split {row.quality:.4f}",
             )
         )
