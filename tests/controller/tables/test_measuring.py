@@ -59,7 +59,9 @@ def test_a_space_is_profiled_into_the_file_of_its_search_and_resumed_at_once(qui
 def test_a_table_is_calibrated_anew(quick, job: JobSpec) -> None:
     path = run_space_profile(job, lambda progress: None).table
     calibrated = run_calibration(path, lambda progress: None, job=job)
-    assert {model.name for model in calibrated.models} >= {"dense", "smallest", "mixed 1"}
+    names = {model.name for model in calibrated.models}
+    assert names > {"dense", "smallest"}
+    assert any(name.startswith("mixed ") for name in names)
     assert len(load_table(path).corrections) == 1
 
 
