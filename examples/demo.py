@@ -95,7 +95,9 @@ def _ask() -> None:
 def _paretrim(arguments: list[str]) -> int:
     _say(f"$ paretrim {shlex.join(arguments)}")
     program = Path(sys.executable).with_name("paretrim")
-    return subprocess.run([program, *arguments], cwd=FOLDER, check=False).returncode  # noqa: S603
+    # All of it stays in the demonstration's folder, whatever database and server the shell names.
+    environment = {name: x for name, x in os.environ.items() if name not in ("PARETRIM_STORAGE", "MLFLOW_TRACKING_URI")}
+    return subprocess.run([program, *arguments], cwd=FOLDER, env=environment, check=False).returncode  # noqa: S603
 
 
 def _say(line: str) -> None:

@@ -4,7 +4,6 @@ import json
 import shutil
 from dataclasses import replace
 
-import mlflow.transformers
 import numpy as np
 import pandas as pd
 import pytest
@@ -47,23 +46,22 @@ def reference(folder, task, rows, max_length):
 
 
 @pytest.mark.slow
-def test_a_model_of_plain_classes_is_a_pipeline_too(tiny_artifact, registry_uri, text_version):
+def test_a_model_of_plain_classes_is_a_pipeline_too(tiny_artifact, text_version, load_served):
     import transformers
 
     folder = tiny_artifact("tiny_text")
     assert json.loads((folder / "report.json").read_text())["folder_loader"] == "transformers"
-    mlflow.set_tracking_uri(registry_uri)
-    found = mlflow.transformers.load_model(f"models:/tiny/{text_version.version}")
+    found = load_served(f"models:/tiny/{text_version.version}", "transformers")
     whole = transformers.pipeline(found.task, model=str(folder))
     assert found("w1 w2 w3")[0]["label"] == whole("w1 w2 w3")[0]["label"]
     assert found("w1 w2 w3")[0]["score"] == pytest.approx(whole("w1 w2 w3")[0]["score"], rel=1e-5)
 
 
-def test_a_model_that_no_pipeline_can_feed_has_no_such_flavour(tiny_artifact, registry_uri):
+def test_a_model_that_no_pipeline_can_feed_has_no_such_flavour(tiny_artifact, registry_uri, monkeypatch):
     from mlflow.models import get_model_info
 
     version = run_register(tiny_artifact("tiny_image"), registry_uri, name="grey")
-    mlflow.set_tracking_uri(registry_uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry_uri)
     assert get_model_info(f"models:/grey/{version.version}").flavors.keys() == {"python_function", "onnx"}
 
 
