@@ -78,6 +78,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=[each.name for each in ISOLATED], help="which of those")
     parser.add_argument("--environments", type=Path, default=_ENVIRONMENTS, help="keeps these (default: %(default)s)")
     arguments = parser.parse_args()
+    if arguments.folder is not None and arguments.study is not None:
+        parser.error("--folder keeps exports of a study of its own; give it without --study")
     for name in ("members", "rounds"):
         given = getattr(arguments, name)
         if given is not None and given < 1:
@@ -118,15 +120,16 @@ def _peers(material: Material, arguments: argparse.Namespace) -> list[Contestant
 
 
 def _ours(job: JobSpec, arguments: argparse.Namespace, folder: Path) -> list[Contestant]:
-    started, durations = time.perf_counter(), Durations(folder / "durations.json")
-    if arguments.study is None:
-        result, searched_in_s = run_search(job, _show), time.perf_counter() - started
+    durations = Durations(folder / "durations.json")
+    if arguments.study is not None:
+        result, searched_in_s = load_front(job.name, job.storage), 0.0
+    else:
+        started = time.perf_counter()
+        result = run_search(job, _show)
         # A study that was searched before is only read.
         if "search" not in durations:
-            durations.keep("search", searched_in_s)
+            durations.keep("search", time.perf_counter() - started)
         searched_in_s = durations["search"]
-    else:
-        result, searched_in_s = load_front(job.name, job.storage), 0.0
     rows = spread(result.front, arguments.members)
     return export_members(job.name, job.storage, rows, folder / "ours", durations, searched_in_s=searched_in_s)
 

@@ -46,14 +46,15 @@ def surest(features_PC: Floats, count: int, *, kept: Sequence[int] = ()) -> list
     """
     candidates = range(len(features_PC))
     members = _by_gain(features_PC, kept, candidates, count)
+    reached = variance(features_PC, members)
     for _ in range(PASSES):
-        before = variance(features_PC, members)
+        before = reached
         for place in range(len(kept), len(members)):
             others = [*members[:place], *members[place + 1 :]]
             found, candidate = _best(features_PC, others, candidates)
-            if found < variance(features_PC, members) * (1 - _GAIN):
-                members[place] = candidate
-        if variance(features_PC, members) >= before * (1 - _GAIN):
+            if found < reached * (1 - _GAIN):
+                members[place], reached = candidate, found
+        if reached == before:
             break
     return _by_gain(features_PC, kept, members, count)
 
