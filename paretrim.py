@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from controller.job import JobSpec
     from controller.recovery.options import RecoveryOptions
     from controller.registry.names import Registration
-    from controller.results import ExportSummary, PickSummary, ProfileSummary, Progress, SearchResult
+    from controller.results import ExportSummary, PickSummary, Progress, SearchResult
     from controller.retargeting.report import RetargetResult
     from controller.retargeting.target_change import TargetChange
     from controller.sensitivity.report import SensitivityReport
     from controller.sensitivity.sweep_report import SweepResult
+    from controller.tables.results import ProfileSummary
     from workers.model import ModelConfig
     from workers.targets.base import TargetConfig
 

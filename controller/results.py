@@ -305,37 +305,6 @@ class SearchResult(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProfileSummary(Record):
-    """What a profile run wrote.
-
-    Attributes:
-        target: Name of the target.
-        table: The file.
-        entries: Operators in it.
-        added: How many of them this run measured.
-        needed: Operators that it was to answer for; those between measured ones are interpolated.
-        fingerprint: Hardware, runtime and threads that it was measured with, for people.
-        spread: Median relative spread of the repeats.
-        correction_models: Whole models that the workload's correction was fitted on; 0 where there is none.
-        correction_error_pct: Median error on models left out of that fit, in per cent.
-        notes: What the profiler noted about the machine.
-        seconds: Wall time.
-    """
-
-    target: str
-    table: Path
-    entries: int
-    added: int = 0
-    needed: int = 0
-    fingerprint: str
-    spread: float | None = None
-    correction_models: int = 0
-    correction_error_pct: float | None = None
-    notes: tuple[str, ...] = ()
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ExitSummary(Record):
     """What an early exit does on the holdout, one example a call.
 

@@ -13,10 +13,10 @@ from controller.results import (
     FOREIGN_TABLE,
     ExportSummary,
     FrontRow,
-    ProfileSummary,
     SearchResult,
 )
 from controller.study_view import reference_text
+from controller.tables.results import ProfileSummary
 from evaluators.latency.table.energy import EnergyBasis
 
 

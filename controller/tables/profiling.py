@@ -10,9 +10,10 @@ from pathlib import Path
 
 from controller.job import JobSpec
 from controller.preparation import describe
-from controller.results import ProfileSummary, Progress
+from controller.results import Progress
 from controller.tables.calibration import CalibrationSummary, calibration_summary
 from controller.tables.measuring import OnStage, TableRequest, calibrate, check_available, measure_table
+from controller.tables.results import ProfileSummary
 from evaluators.latency.shipped import check_writable
 from evaluators.latency.table import LatencyTable, TableError, load_table
 from evaluators.latency.workload import Workload

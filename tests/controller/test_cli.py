@@ -11,8 +11,8 @@ from controller.cli.app import app
 from controller.cli.errors import exit_code_of
 from controller.cli.exit_codes import ExitCode
 from controller.errors import PreflightError, UsageError
-from controller.results import ProfileSummary
 from controller.storage import StudyLostError
+from controller.tables.results import ProfileSummary
 from evaluators.latency.lookup import MissingEntryError
 from evaluators.scores import ScoreError
 from workers.export.artifact import ArtifactError

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 import controller
 from controller.cli.app import app
 from controller.cli.exit_codes import ExitCode
-from controller.results import ProfileSummary
 from controller.tables.calibration import CalibratedModel, CalibrationSummary
+from controller.tables.results import ProfileSummary
 
 JOB = (
     "name: demo\n"
