@@ -1,10 +1,10 @@
-"""How many policies a second the vectorised lookup prices, on one core.
+"""How many policies a second the solver prices, on one core.
 
     python -m benchmarks.lookup_speed
 
-A Llama-shaped model of 12 blocks (24 units of 8 widths in 3 formats) is priced from a table of invented times.
-`policies_per_second` is the median over repeats of one million random policies; `max_deviation` is the largest relative
-difference from adding up operators one by one.
+The sampler's grid of a Llama-shaped model of 12 blocks (24 units of 8 widths in 3 formats), its latencies from a table
+of invented times. `policies_per_second` is the median over repeats of one million random policies, each priced in
+latency and in size; `max_deviation` is the largest relative difference from adding up operators one by one.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ import time
 import numpy as np
 
 from benchmarks.recording import record
+from controller.samplers.choices import costs_in_order, grid_of
+from controller.samplers.context import SamplerContext
+from evaluators.costs import CostModel
 from evaluators.latency.lookup import LatencyPredictor
-from evaluators.latency.policy_table import PolicyTable
 from evaluators.latency.table import Entry, Fingerprint, LatencyTable, Provenance
 from evaluators.latency.workload import Workload
 from search_spaces.space import SearchSpace, SpaceConfig, build_space
@@ -36,26 +38,25 @@ WORKLOAD = Workload(batch=1, sequence_length=128)
 
 
 def main() -> None:
-    """Time the lookup and print policies a second."""
+    """Time the solver's lookup and print policies a second."""
     space = _space()
-    predictor = LatencyPredictor(_table(space), WORKLOAD)
-    structure = space.structure
-    table = PolicyTable(structure, predictor, {unit.name: space.choices(unit.name) for unit in structure.units})
-    generator = np.random.default_rng(0)
-    options = generator.integers([len(offered) for offered in table.choices], size=(POLICIES, len(table.choices)))
+    costs = CostModel(space.structure, LatencyPredictor(_table(space), WORKLOAD))
+    grid = grid_of(SamplerContext(seed=0, space=space, cost_of=costs.costs))
+    options = np.random.default_rng(0).integers(grid.counts, size=(POLICIES, grid.units))
     seconds = []
     for _ in range(REPEATS):
         started = time.perf_counter()
-        latency_ms = table.latency_ms(options)
+        priced = grid.estimate(options)
         seconds.append(time.perf_counter() - started)
-    naive = np.array([predictor.policy_ms(structure, table.policy(point)) for point in options[:CHECKED]])
+    policies = [space.from_parameters(grid.parameters(point)) for point in options[:CHECKED]]
+    naive = np.array([costs_in_order(costs.costs(policy)) for policy in policies])
     record(
         "lookup_speed",
         {
             "policies_per_second": round(POLICIES / statistics.median(seconds)),
-            "max_deviation": float(np.abs(latency_ms[:CHECKED] / naive - 1).max()),
+            "max_deviation": float(np.abs(priced[:CHECKED] / naive - 1).max()),
         },
-        details={"units": len(structure.units), "choices_of_a_unit": [len(o) for o in table.choices[:2]]},
+        details={"units": grid.units, "options_of_a_unit": grid.counts[:2].tolist()},
     )
 
 
