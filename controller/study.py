@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Self
 
-from sqlalchemy.exc import IntegrityError
-
 from controller.feedback import Feedback
 from controller.ledger import DENSE, TrialLedger, first_trials
 from controller.outcome import FailureTally, broken_constraints, check_dense, check_report
@@ -19,7 +17,6 @@ from controller.proposer import Proposal, Proposer
 from controller.racing import Racing
 from controller.samplers import make_sampler
 from controller.storage.holder import Holder
-from controller.storage.lease import take_when_free
 from controller.storage.lease_keeper import LeaseKeeper
 from controller.storage.outbox import DatabaseOutbox
 from controller.storage.records import StudyRecord, StudyState, TellOutcome, TrialRecord, TrialRole, TrialState
@@ -28,9 +25,9 @@ from controller.study_config import (
     DenseModelError,
     StopReason,
     StudyConfig,
-    check_same_study,
     sampler_context,
 )
+from controller.study_opening import open_record
 from evaluators.scores import Costs
 from search_spaces.policy import Policy
 from workers.protocol import FailureReason, Split, TrialFailure, TrialReport, TrialRequest
@@ -436,52 +433,3 @@ class Study:
             except DenseModelError:
                 self.stop()
                 raise
-
-
-def open_record(
-    config: StudyConfig,
-    repository: Repository,
-    trials: Callable[[], Sequence[TrialRecord]],
-    *,
-    holder: Holder | None = None,
-    say: Callable[[str], None] = _logger.warning,
-) -> StudyRecord:
-    """Create the study in the database, or take the one of that name over, under a fence of its own.
-
-    Args:
-        config: What to search.
-        repository: The database.
-        trials: Gives the trials that a new study begins with; not called for one that exists.
-        holder: Who takes it; None for this process.
-        say: Told once that another controller must be waited for.
-
-    Raises:
-        StudyConflictError: The study exists, and its trials were scored on something else.
-        StudyHeldError: Another controller has it.
-    """
-    found = repository.find_study(config.name)
-    if found is None:
-        try:
-            return repository.create_study(
-                name=config.name,
-                job_digest=config.job_digest,
-                job=config.job,
-                fixed_json=config.fixed_json,
-                space_digest=config.space_digest,
-                objectives=[str(objective) for objective in config.objectives],
-                trials=trials(),
-                holder=holder,
-            )
-        except IntegrityError:
-            # Another controller was faster by a moment.
-            found = repository.find_study(config.name)
-            if found is None:
-                raise
-    check_same_study(found, config)
-
-    def take(outlived: datetime | None) -> StudyRecord:
-        return repository.take_over(
-            config.name, job_digest=config.job_digest, job=config.job, holder=holder, outlived=outlived
-        )
-
-    return take_when_free(take, say)

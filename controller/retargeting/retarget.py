@@ -25,8 +25,9 @@ from controller.stages import Stages
 from controller.storage.engine import open_database
 from controller.storage.records import StudyRecord, StudyState, TrialRecord, TrialRole, TrialState
 from controller.storage.repository import Repository
-from controller.study import Study, open_record
+from controller.study import Study
 from controller.study_config import Origin, StudyConfig
+from controller.study_opening import open_record
 from controller.study_summary import StudySummary, summarise
 from evaluators.scores import QualityMeasure
 from workers.protocol import Split
