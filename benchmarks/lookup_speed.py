@@ -41,7 +41,7 @@ def main() -> None:
     """Time the solver's lookup and print policies a second."""
     space = _space()
     costs = CostModel(space.structure, LatencyPredictor(_table(space), WORKLOAD))
-    grid = grid_of(SamplerContext(seed=0, space=space, cost_of=costs.costs))
+    grid = grid_of(SamplerContext(seed=0, space=space, cost_of=costs))
     options = np.random.default_rng(0).integers(grid.counts, size=(POLICIES, grid.units))
     seconds = []
     for _ in range(REPEATS):
@@ -49,7 +49,7 @@ def main() -> None:
         priced = grid.estimate(options)
         seconds.append(time.perf_counter() - started)
     policies = [space.from_parameters(grid.parameters(point)) for point in options[:CHECKED]]
-    naive = np.array([costs_in_order(costs.costs(policy)) for policy in policies])
+    naive = np.array([costs_in_order(costs(policy)) for policy in policies])
     record(
         "lookup_speed",
         {

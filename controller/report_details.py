@@ -44,7 +44,10 @@ def details_of(summary: StudySummary, priced: PricedSpace, repository: Repositor
     return ReportDetails(
         units=tuple(unit.name for unit in structure.units),
         unit_times={
-            digest: (*predictor.units_ms(structure, policy), predictor.fixed_ms(structure, policy))
+            digest: (
+                *predictor.units_ms(structure, policy),
+                predictor.for_policy(structure, policy).fixed_ms(structure, policy),
+            )
             for digest, policy in policies.items()
         },
         sensitivity=sensitivity if sensitivity.scored else None,

@@ -113,7 +113,7 @@ def run_search(job: JobSpec, on_progress: OnProgress, *, first: Sequence[Policy]
     config = study_config_of(job, priced, worker, chance)
     # Opened here once as well: a conflict shows before Ray starts, and messages to MLflow need the study's identity.
     inside = tuple(policy for policy in first if worker.space.contains(policy))
-    factory = StudyFactory(config=config, storage=job.storage, cost_of=priced.costs.costs, first=inside)
+    factory = StudyFactory(config=config, storage=job.storage, cost_of=priced.costs, first=inside)
     tracker = _start_tracking(job, repository, factory(stages).id, worker.metric, notes)
     try:
         stages("starting workers")

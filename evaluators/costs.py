@@ -1,11 +1,12 @@
 """What a policy costs on the target: latency and energy by table, size and memory by counting."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from evaluators.channel_size import layer_bytes
 from evaluators.energy import EnergyPredictor
 from evaluators.latency.lookup import LatencyPredictor
+from evaluators.latency.policy_table import PolicyTable
 from evaluators.memory import MemoryPlan, PeakMemory
 from evaluators.scores import Costs
 from evaluators.size import size_bytes, unit_bytes
@@ -35,6 +36,21 @@ class CostModel:
         self.energy = EnergyPredictor(predictor)
         self.memory = PeakMemory(structure, predictor.workload, memory_plan)
 
+    def __call__(self, policy: Policy) -> Costs:
+        """All costs of a policy; see `costs`."""
+        return self.costs(policy)
+
+    def latency_table(self, choices: Mapping[str, Sequence[Choice]]) -> PolicyTable:
+        """Return what prices many policies at once.
+
+        Args:
+            choices: What each unit may choose, by its name.
+
+        Raises:
+            MissingEntryError: The table lacks an operator of the choices.
+        """
+        return PolicyTable(self.structure, self.predictor, choices)
+
     def costs(self, policy: Policy) -> Costs:
         """All costs of a policy.
 
@@ -56,13 +72,14 @@ def least_size_bytes(space: SearchSpace) -> int:
 
 
 def least_latency_ms(space: SearchSpace, predictor: LatencyPredictor) -> float:
-    """Time that no policy of the space goes below; where units share no layers, one policy reaches it.
+    """Time that no policy of the space goes below; where units share no layers and the table has no cache curves, one
+    policy reaches it.
 
     Raises:
         MissingEntryError: The table lacks an operator of the space.
     """
-    fixed_ms = partial(predictor.fixed_ms, space.structure)
-    return _least(space, fixed_ms, predictor.unit_ms, predictor.layer_ms)
+    inside = predictor.at(0)
+    return _least(space, partial(inside.fixed_ms, space.structure), inside.unit_ms, inside.layer_ms)
 
 
 def least_energy_mj(space: SearchSpace, energy: EnergyPredictor) -> float:

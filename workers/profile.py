@@ -9,6 +9,7 @@ from pathlib import Path
 from evaluators.latency.table import LatencyTable
 from evaluators.latency.workload import Operator
 from search_spaces.units import ModelStructure
+from workers.profiling.caches import curve_operators
 from workers.profiling.refinement import blocks_of
 from workers.profiling.required import grid_operators, required_operators, working_set_bytes
 from workers.profiling.sampling import ProfileBudget
@@ -55,7 +56,7 @@ def profile(
         progress: Called after every sample.
 
     Returns:
-        The table with all that `out` held, and a time for all operators.
+        The table with all that `out` held, a time for all operators, and a cache curve for products of each format.
 
     Raises:
         ForeignTableError: `out` holds a table of another target, device, runtime or number of threads.
@@ -76,4 +77,5 @@ def profile(
         progress=progress or (lambda done, total: None),
     )
     with pinned(threads):
-        return session.refine(blocks_of(wanted))
+        session.refine(blocks_of(wanted))
+        return session.add_curves(curve_operators(wanted))

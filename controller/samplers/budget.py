@@ -73,7 +73,7 @@ class CostBudget:
         self.by_rank_AUC = np.argsort(sortable, axis=2, kind="stable")
         self.ranks_AUC = np.argsort(self.by_rank_AUC, axis=2, kind="stable")
         # A sum may be wrong in its last digits, so a declared bound is compared with the exact costs.
-        self._sums_suffice = self.grid.is_additive and not self.grid.peaks and not np.isfinite(self.bounds_A).any()
+        self._sums_suffice = self.grid.is_additive and not np.isfinite(self.bounds_A).any()
         self.frugal = self._most_frugal()
 
     def totals(self, options: Options) -> Floats:

@@ -12,7 +12,10 @@ from controller.front import cost_bounds, cost_value
 from controller.job import Constraints, Objective
 from controller.samplers.context import SamplerContext
 from evaluators.additive import AdditiveCosts
+from evaluators.costs import CostModel
+from evaluators.latency.policy_table import PolicyTable
 from evaluators.scores import Costs
+from search_spaces.policy import Choice
 from search_spaces.space import FORMAT_SUFFIX, KEEP_SUFFIX, SearchSpace, UnitSpace
 from search_spaces.units import Unit
 
@@ -82,19 +85,38 @@ class ChoiceGrid:
         self.peaks = tuple(peaks)
         if self.peaks:
             self._guess_peaks()
-        self._additive = AdditiveCosts(self.base, self.increments)
-        self.is_additive = self._is_additive()
+        self._tables: dict[int, PolicyTable] = {}
+        self._look_at_sums()
+
+    def price_by(self, table: PolicyTable, *, cost: int) -> None:
+        """Take one of the costs from a table: estimates have it exactly, and what an option adds is that in a policy
+        with as many bytes of weights as the least lossy one.
+
+        Args:
+            table: Prices points of this grid.
+            cost: Position of the cost.
+        """
+        singles = [(unit, option) for unit, count in enumerate(self.counts) for option in range(count)]
+        points = np.zeros((len(singles), self.units), dtype=np.int64)
+        for row, (unit, option) in enumerate(singles):
+            points[row, unit] = option
+        start = np.zeros(self.units, dtype=np.int64)
+        working_set = table.working_set(start)
+        added = table.latency_ms(points, working_set=working_set) - table.latency_ms(start, working_set=working_set)
+        for (unit, option), value in zip(singles, added, strict=True):
+            self.increments[unit, option, cost] = value
+        self._tables[cost] = table
+        self._look_at_sums()
 
     def exact(self, options: Options) -> Floats:
         """Return the costs of a point, shape (costs,)."""
         return np.asarray(self._costs_of(self.parameters(options)), dtype=np.float64)
 
     def estimate(self, options: Options) -> Floats:
-        """Return the costs of points of shape (..., units) as sums over units; exact where the space is additive.
-
-        What several units read together (`FixedPart.only_for`) always counts, also where all of them are left out.
-        """
+        """Return the costs of points of shape (..., units): as sums over units, but those that a table prices."""
         found = self._additive.of(options)
+        for cost, table in self._tables.items():
+            found[..., cost] = table.latency_ms(options)
         if self.peaks:
             rows = options.reshape(-1, self.units)
             exact = np.array([self.exact(row)[list(self.peaks)] for row in rows])
@@ -168,14 +190,19 @@ class ChoiceGrid:
         """Position of a unit's option of some levels; its least lossy one where it has none."""
         return next((i for i, option in enumerate(self.options[unit]) if option.levels == levels), 0)
 
-    def _is_additive(self) -> bool:
-        generator = np.random.default_rng(0)
-        for _ in range(_CHECKS):
-            point = generator.integers(self.counts)
-            exact = self.exact(point)
-            if np.any(np.abs(self.estimate(point) - exact) > _ADDITIVE * np.abs(exact)):
-                return False
-        return True
+    def _look_at_sums(self) -> None:
+        """Add up what options add, and see on some points how far that goes."""
+        self._additive = AdditiveCosts(self.base, self.increments)
+        points = np.random.default_rng(0).integers(self.counts, size=(_CHECKS, self.units))
+        exact = np.array([self.exact(point) for point in points])
+        self.is_additive = _are_equal(self._additive.of(points), exact)
+        """Whether all costs are `base` and the sum of `increments`."""
+        self.is_exact = _are_equal(self.estimate(points), exact)
+        """Whether estimates are exact."""
+
+
+def _are_equal(found: Floats, exact: Floats) -> bool:
+    return bool(np.all(np.abs(found - exact) <= _ADDITIVE * np.abs(exact)))
 
 
 def grid_of(context: SamplerContext) -> ChoiceGrid:
@@ -194,7 +221,22 @@ def grid_of(context: SamplerContext) -> ChoiceGrid:
 
     shapes = [_shape_of(unit_space) for unit_space in space.unit_spaces]
     peaks = [position for position, cost in enumerate(named) if cost is Objective.PEAK_MEMORY_BYTES]
-    return ChoiceGrid(axes, costs_of, costs=len(named), excluded=excluded, shapes=shapes, peaks=peaks)
+    grid = ChoiceGrid(axes, costs_of, costs=len(named), excluded=excluded, shapes=shapes, peaks=peaks)
+    if isinstance(context.cost_of, CostModel):
+        table = context.cost_of.latency_table(_choices_of(grid, space))
+        grid.price_by(table, cost=named.index(Objective.LATENCY_MS))
+    return grid
+
+
+def _choices_of(grid: ChoiceGrid, space: SearchSpace) -> dict[str, list[Choice]]:
+    """The choice that each option of a unit is, by the unit's name."""
+    found: dict[str, list[Choice]] = {}
+    for number, unit_space in enumerate(space.unit_spaces):
+        points = np.zeros((grid.counts[number], grid.units), dtype=np.int64)
+        points[:, number] = range(grid.counts[number])
+        name = unit_space.unit.name
+        found[name] = [space.from_parameters(grid.parameters(point))[name] for point in points]
+    return found
 
 
 def costs_of_study(context: SamplerContext) -> tuple[Objective, ...]:

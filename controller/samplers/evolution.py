@@ -126,7 +126,7 @@ class EvolutionSampler(GridSampler):
     def _enter(self, options: Options, score: Score, *, is_broken: bool) -> None:
         """Let a policy that was scored in full be a parent wherever it is the best that the target can pay for."""
         budget = self._budget
-        costs = budget.grid.estimate(options) if budget.grid.is_additive else budget.grid.exact(options)
+        costs = budget.grid.estimate(options) if budget.grid.is_exact else budget.grid.exact(options)
         costs = costs * (1 - _ROUNDING)
         if (costs > budget.bounds_A).any():
             return

@@ -113,7 +113,7 @@ class FrontierSampler(GridSampler):
         if len(candidates) > self._most:
             promising = np.argsort(-self._model.glance(candidates), kind="stable")[: self._most]
             candidates = candidates[promising]
-        if not self._grid.is_additive:
+        if not self._grid.is_exact:
             candidates = candidates[[bool(self._goal.allows(self._grid.exact(row))) for row in candidates]]
             if len(candidates) == 0:
                 return self._unseen(generator)

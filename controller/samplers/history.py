@@ -72,7 +72,7 @@ class Scored:
         if self.count == len(self._options_NU):
             self._options_NU = np.concatenate([self._options_NU, np.zeros_like(self._options_NU)])
             self._values_NV = np.concatenate([self._values_NV, np.zeros_like(self._values_NV)])
-        costs = self._grid.estimate(point.options) if self._grid.is_additive else self._grid.exact(point.options)
+        costs = self._grid.estimate(point.options) if self._grid.is_exact else self._grid.exact(point.options)
         divergence = np.nan if point.divergence is None else point.divergence
         self._options_NU[self.count] = point.options
         self._values_NV[self.count] = [point.quality, divergence, *costs]

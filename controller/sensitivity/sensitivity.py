@@ -79,7 +79,7 @@ class _Changes:
     """The single changes of a space: a grid's point for each, and whose policy that is."""
 
     def __init__(self, study: _Study) -> None:
-        self.grid: ChoiceGrid = grid_of(SamplerContext(seed=0, space=study.space, cost_of=study.costs.costs))
+        self.grid: ChoiceGrid = grid_of(SamplerContext(seed=0, space=study.space, cost_of=study.costs))
         self._space = study.space
         self.labels: list[Label] = [
             (unit, axis, level)

@@ -44,6 +44,7 @@ def block_times(structure: ModelStructure, policy: Policy, predictor: LatencyPre
         ValueError: There is not one stack, or a unit lies outside of it.
     """
     blocks = _only_stack(structure)
+    predictor = predictor.for_policy(structure, policy)
     units_ms = dict.fromkeys(blocks, 0.0)
     with_layers = set()
     for unit in structure.units:

@@ -88,6 +88,7 @@ def break_down(structure: ModelStructure, policy: Policy, predictor: LatencyPred
     Raises:
         MissingEntryError: The table lacks an operator.
     """
+    predictor = predictor.for_policy(structure, policy)
     units = tuple(
         _part(unit.name, policy_operators(unit, policy, structure.base_format, predictor.workload), predictor)
         for unit in structure.units

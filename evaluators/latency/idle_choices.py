@@ -85,14 +85,16 @@ def idle_choices(
 
 class _Finder:
     def __init__(self, space: SearchSpace, policy: Policy, predictor: LatencyPredictor, tolerance: float) -> None:
-        self._space, self._policy, self._predictor, self._tolerance = space, policy, predictor, tolerance
+        self._space, self._policy, self._tolerance = space, policy, tolerance
+        self._predictor = predictor
+        self._inside = predictor.for_policy(space.structure, policy)
         self._dense_ms = predictor.policy_ms(space.structure, space.dense_policy())
         self._policy_ms = predictor.policy_ms(space.structure, policy)
 
     def of(self, unit_space: UnitSpace) -> Iterator[IdleChoice]:
         unit, choice = unit_space.unit, self._policy[unit_space.unit.name]
         counts = policy_operators(unit, self._policy, self._space.base_format, self._predictor.workload)
-        unit_ms = self._predictor.operators_ms(counts.items())
+        unit_ms = self._inside.operators_ms(counts.items())
         wider = self._wider(unit_space, choice, unit_ms)
         if wider is not None:
             yield self._found(unit, IdleKind.WIDER_COSTS_THE_SAME, choice, wider, unit_ms)

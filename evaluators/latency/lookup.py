@@ -1,11 +1,15 @@
 """Operator times from a table, exact on its grid and interpolated within it, added up to a policy's latency."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
+
+import numpy as np
 
 from evaluators.latency.interpolation import GridTime, TimeGrid
 from evaluators.latency.table import LatencyTable
+from evaluators.latency.working_set import CacheCurves, Floats, working_set_bytes
 from evaluators.latency.workload import (
     Operator,
     Workload,
@@ -47,8 +51,29 @@ class LatencyPrediction:
     extrapolated: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What operators take, whatever the policy that they are part of.
+
+    Attributes:
+        times_ms: Time that is the same in every policy, then for each cache curve the time that products on it would
+            take at its end, (1 + curves,).
+        weight_bytes: Weights that they read.
+    """
+
+    times_ms: Floats
+    weight_bytes: int
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(self.times_ms + other.times_ms, self.weight_bytes + other.weight_bytes)
+
+
 class LatencyPredictor:
     """Adds up table entries.
+
+    Where the table has cache curves, an operator's time depends on the weights of the whole policy: `policy_ms` and
+    whatever is asked of `for_policy` is exact, and what is asked of one unit holds for a model of the size that was
+    profiled. Without curves these are the same.
 
     Args:
         table: Measured times.
@@ -77,9 +102,26 @@ class LatencyPredictor:
         self._allow_extrapolation = allow_extrapolation
         self._grid = TimeGrid({entry.operator: entry.median_ms for entry in table.entries})
         self._found: dict[Operator, GridTime] = {}
+        self._curves = CacheCurves(table)
+        self._working_set: float | None = None
         self._units: dict[tuple[Unit, Choice], float] = {}
-        self._shared: dict[tuple[Unit, tuple[Choice, ...]], float] = {}
+        self._works: dict[tuple[Unit, tuple[Choice, ...]], Work] = {}
         self._fixed: dict[tuple[str, tuple[FixedPart, ...]], float] = {}
+        self._fixed_works: dict[tuple[str, tuple[FixedPart, ...]], Work] = {}
+
+    def at(self, working_set: float) -> "LatencyPredictor":
+        """Return a predictor of times inside of a policy with so many bytes of weights, 0 or more; see
+        `evaluators.latency.working_set`.
+        """
+        if not len(self._curves):
+            return self
+        found = copy(self)
+        found._working_set, found._units, found._fixed = working_set, {}, {}
+        return found
+
+    def for_policy(self, structure: ModelStructure, policy: Policy) -> "LatencyPredictor":
+        """Return a predictor of times inside of a policy."""
+        return self.at(self.policy_work(structure, policy).weight_bytes) if len(self._curves) else self
 
     def operator_ms(self, operator: Operator) -> float:
         """Return the time of one operator, without correction.
@@ -89,7 +131,12 @@ class LatencyPredictor:
         Raises:
             MissingEntryError: Not measured and not between measured sizes.
         """
-        return self._time(operator).time_ms
+        time_ms = self._time(operator).time_ms
+        curve = None if self._working_set is None else self._curves.curve_of(operator)
+        if curve is None:
+            return time_ms
+        measured = self._curves.level(curve, self._curves.measured_at(operator))
+        return time_ms * self._curves.level(curve, self._working_set or 0.0) / measured
 
     def extrapolated(self, operators: Iterable[Operator]) -> tuple[Operator, ...]:
         """Return those of the operators that lie outside what was measured, without repeats.
@@ -123,38 +170,95 @@ class LatencyPredictor:
         return self._fixed[key]
 
     def policy_ms(self, structure: ModelStructure, policy: Policy) -> float:
-        """Return the latency of a policy: its `fixed_ms` plus `unit_ms` of every unit that shares no layers, and the
-        exact sum of the others' operators.
+        """Return the latency of a policy: the sum of its operators inside of it, corrected, and the overhead of a call.
 
         Raises:
             MissingEntryError: An operator is not measured and not between measured widths.
         """
-        return self.fixed_ms(structure, policy) + sum(self.units_ms(structure, policy))
+        return float(self.inside(self.policy_work(structure, policy)))
 
     def units_ms(self, structure: ModelStructure, policy: Policy) -> tuple[float, ...]:
-        """Return the share of every unit in the latency of a policy, in the model's order; see `policy_ms`."""
-        return tuple(
-            self._shared_ms(unit, policy, structure.base_format)
-            if isinstance(unit, ChannelUnit)
-            else self.unit_ms(unit, policy[unit.name])
-            for unit in structure.units
-        )
+        """Return the share of every unit in the latency of a policy, in the model's order; with `fixed_ms` of
+        `for_policy` they add up to `policy_ms`.
+        """
+        works = [self._unit_work(unit, policy, structure.base_format) for unit in structure.units]
+        levels = self._levels(self.policy_work(structure, policy).weight_bytes)
+        return tuple(float(work.times_ms @ levels) for work in works)
+
+    def policy_work(self, structure: ModelStructure, policy: Policy) -> Work:
+        """Return what all operators of a policy take, with the overhead of a call."""
+        works = [self._unit_work(unit, policy, structure.base_format) for unit in structure.units]
+        return sum(works, start=self.fixed_work(structure, policy))
+
+    def fixed_work(self, structure: ModelStructure, policy: Policy | None = None) -> Work:
+        """Return what operators outside units take that some unit of the policy reads, with the overhead of a call.
+
+        Without a policy all operators count.
+        """
+        key = (structure.base_format, fixed_parts(structure, policy))
+        if key not in self._fixed_works:
+            found = self.work_of(fixed_operators(structure, self.workload, policy).items())
+            found.times_ms[0] += self.correction.overhead_ms if self.correction else 0.0
+            self._fixed_works[key] = found
+        return self._fixed_works[key]
+
+    def work_of(self, counts: Iterable[tuple[Operator, int]]) -> Work:
+        """Return what operators take that each run so many times, without the overhead of a call."""
+        counts = tuple(counts)
+        terms: list[list[float]] = [[] for _ in range(1 + len(self._curves))]
+        for operator, count in counts:
+            raw_ms = self._time(operator).time_ms
+            curve = self._curves.curve_of(operator)
+            if curve is None:
+                terms[0].append(count * self._corrected_ms(operator, raw_ms))
+                continue
+            measured = self._curves.level(curve, self._curves.measured_at(operator))
+            overhead_ms = self._corrected_ms(operator, 0.0)
+            terms[0].append(count * overhead_ms)
+            terms[1 + curve].append(count * (self._corrected_ms(operator, raw_ms) - overhead_ms) / measured)
+        return Work(np.array([math.fsum(term) for term in terms]), working_set_bytes(counts))
+
+    def inside(self, work: Work) -> float:
+        """Return the time in ms of all the work of a policy."""
+        return float(work.times_ms @ self._levels(work.weight_bytes))
+
+    def inside_many(self, times_NT: Floats, weight_bytes_N: Floats) -> Floats:
+        """Return the times in ms, (N,), of all the work of many policies.
+
+        Args:
+            times_NT: Its times, (N, 1 + curves); see `Work`.
+            weight_bytes_N: Its weights, (N,).
+        """
+        found: Floats = times_NT[:, 0].copy()
+        if len(self._curves):
+            found += (times_NT[:, 1:] * self._curves.levels(weight_bytes_N)).sum(axis=1)
+        return found
 
     def layer_ms(self, cut: CutLayer) -> float:
         """Return the time of a layer between channels, with what its input's format costs."""
         return self.operators_ms(layer_operators(cut, self.workload).items())
 
-    def _shared_ms(self, unit: ChannelUnit, policy: Policy, base_format: str) -> float:
-        key = (unit, tuple(policy[name] for name in (unit.name, *unit.inputs)))
-        if key not in self._shared:
-            counts = policy_operators(unit, policy, base_format, self.workload)
-            self._shared[key] = self.operators_ms(counts.items())
-        return self._shared[key]
+    def _levels(self, weight_bytes: float) -> Floats:
+        """What the times of `Work` are multiplied by in a policy with so many bytes of weights."""
+        size = weight_bytes if self._working_set is None else self._working_set
+        return np.array([1.0, *(self._curves.level(curve, size) for curve in range(len(self._curves)))])
+
+    def _unit_work(self, unit: Unit, policy: Policy, base_format: str) -> Work:
+        names = (unit.name, *unit.inputs) if isinstance(unit, ChannelUnit) else (unit.name,)
+        key = (unit, tuple(policy[name] for name in names))
+        if key not in self._works:
+            self._works[key] = self.work_of(policy_operators(unit, policy, base_format, self.workload).items())
+        return self._works[key]
 
     def raw_ms(self, structure: ModelStructure, policy: Policy) -> float:
-        """Return the plain sum of operator times, to which corrections are fitted."""
-        counts = operators(structure, policy, self.workload)
-        return math.fsum(count * self.operator_ms(operator) for operator, count in counts.items())
+        """Return the plain sum of operator times inside of a policy, to which corrections are fitted."""
+        work = self.work_by_operator(operators(structure, policy, self.workload))
+        return math.fsum(count * time_ms for _, count, time_ms in work)
+
+    def work_by_operator(self, counts: Mapping[Operator, int]) -> tuple[tuple[Operator, int, float], ...]:
+        """Return the operators of a whole policy, how often each runs, and its time in ms without correction."""
+        inside = self.at(working_set_bytes(counts.items()))
+        return tuple((operator, count, inside.operator_ms(operator)) for operator, count in counts.items())
 
     def predict(self, structure: ModelStructure, policy: Policy) -> LatencyPrediction:
         """Return the latency of a policy with the bounds that the correction's error gives."""
@@ -185,10 +289,9 @@ class LatencyPredictor:
 
     def operators_ms(self, counts: Iterable[tuple[Operator, int]]) -> float:
         """Return the corrected time of operators that each run so many times, without the overhead of a call."""
-        return math.fsum(count * self._corrected_ms(operator) for operator, count in counts)
+        return math.fsum(count * self._corrected_ms(operator, self.operator_ms(operator)) for operator, count in counts)
 
-    def _corrected_ms(self, operator: Operator) -> float:
-        raw_ms = self.operator_ms(operator)
+    def _corrected_ms(self, operator: Operator, raw_ms: float) -> float:
         return raw_ms if self.correction is None else self.correction.operator_ms(operator, raw_ms)
 
     def _time(self, operator: Operator) -> GridTime:

@@ -24,14 +24,14 @@ def feed_forward(name: str = "f", groups: int = 64) -> Unit:
     )
 
 
-def table_of(times_ms: Mapping[Operator, float], **fields: Any) -> LatencyTable:
+def table_of(times_ms: Mapping[Operator, float], *, working_set_bytes: int = 0, **fields: Any) -> LatencyTable:
     """A table of these times, of a device that nobody has."""
     given = {
         "target": "cpu-onnxruntime",
         "fingerprint": Fingerprint(device="x", runtime="onnxruntime", runtime_version="1", threads=2, os="Linux"),
         "provenance": Provenance(measured_at="2026-01-01T00:00:00+00:00", rounds=1),
         "entries": tuple(
-            Entry.of(operator, time_ms, spread_ms=0.0, repeats=1, working_set_bytes=0)
+            Entry.of(operator, time_ms, spread_ms=0.0, repeats=1, working_set_bytes=working_set_bytes)
             for operator, time_ms in times_ms.items()
         ),
     }

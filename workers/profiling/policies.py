@@ -41,8 +41,8 @@ def spread_policies(space: SearchSpace, predictor: LatencyPredictor, count: int,
         {**ends, **_whole(space), **{f"mixed {number}": policy for number, policy in enumerate(mixed, 1)}}
     )
     works = [
-        [(o, n, predictor.operator_ms(o)) for o, n in operators(space.structure, p, predictor.workload).items()]
-        for p in candidates.values()
+        predictor.work_by_operator(operators(space.structure, policy, predictor.workload))
+        for policy in candidates.values()
     ]
     formats = formats_of(works)
     features_PC = shares_of_time(np.stack([terms_of(work, formats) for work in works]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 from evaluators.latency.table import Entry, ForeignTableError, LatencyTable, Provenance, load_table
 from evaluators.latency.workload import Operator, OperatorKind
 from search_spaces.units import ModelStructure
+from workers.profiling.caches import measure_curves
 from workers.profiling.notes import changed_since, clock_note, noise_note, pace_note, unverified_note
 from workers.profiling.refinement import Block
 from workers.profiling.required import working_set_bytes
@@ -106,6 +107,29 @@ class ProfileSession:
             table = self.measure(operator for block in trials for operator in block.chosen())
         return self.finish()
 
+    def add_curves(self, products: Mapping[tuple[str, int], Operator]) -> LatencyTable:
+        """Measure the cache curves that the table lacks, as far as there is time, and return the table.
+
+        Args:
+            products: A product for each format and number of tokens.
+        """
+        assert self._table is not None
+        known = {(curve.format, curve.tokens) for curve in self._table.caches}
+        wanted = {key: product for key, product in products.items() if key not in known}
+        if not wanted or self._is_late():
+            return self._table
+        curves = measure_curves(
+            wanted,
+            self._device,
+            largest_bytes=working_set_bytes(self._structure, None),
+            generator=self._generator,
+            progress=lambda done, total: self._progress(self._samples_done + done, self._samples_done + total),
+        )
+        self._table = self._table.model_copy(update={"caches": (*self._table.caches, *curves)})
+        if self._out is not None:
+            self._table.save(self._out)
+        return self._table
+
     def finish(self) -> LatencyTable:
         """Write the notes of the run into the table, save and return it; one that gained no row stays as it is."""
         assert self._table is not None
@@ -173,6 +197,7 @@ class ProfileSession:
             ),
             entries=tuple(sorted(entries, key=lambda entry: str(entry.operator))),
             corrections=self._table.corrections if self._table else (),
+            caches=self._table.caches if self._table else (),
             energy=self._table.energy if self._table else None,
         )
         if self._out is not None:

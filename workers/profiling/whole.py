@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from evaluators.latency.fitting import MeasuredModel, fit_correction
 from evaluators.latency.lookup import LatencyPredictor
@@ -61,11 +62,12 @@ def time_models(
     Args:
         models: What to time.
         threads: Threads of the runtime; the models are kept on as many CPUs.
-        rounds: Passes over all models; those that are not sure then get up to three times as many.
+        rounds: Passes over all models, at least; those that are not sure then get up to three times as many.
         runs: Timed runs of a model in a pass.
         seed: Seed of the orders.
-        spread_s: Passes are spread over so many seconds, with pauses where they take less, as a CPU's pace drifts by
-            some per cent from one quarter of a minute to the next; not where there is a limit.
+        spread_s: Passes go on for so many seconds, as a CPU's pace drifts by some per cent from one quarter of a
+            minute to the next; not where there is a limit. There are no pauses: after one, others' data is in the
+            caches.
         late: Monotonic time in seconds after which no further pass starts, once there are three; None has no limit.
         progress: Called after every sample.
     """
@@ -73,16 +75,16 @@ def time_models(
     rounds_ms: list[list[Sequence[float]]] = [[] for _ in models]
     done, start = 0, time.monotonic()
     with pinned(threads):
-        for number in range(MOST_TIMES_ROUNDS * rounds):
+        for number in count():
+            is_whole = number < rounds or (late is None and time.monotonic() < start + spread_s)
             wanted = [
                 index
                 for index, found in enumerate(rounds_ms)
-                if number < rounds or not are_sure(found, agreeing=AGREEING, error=ERROR)
+                if is_whole
+                or (number < MOST_TIMES_ROUNDS * rounds and not are_sure(found, agreeing=AGREEING, error=ERROR))
             ]
             if not wanted or (late is not None and number >= MIN_ROUNDS and time.monotonic() > late):
                 break
-            if number < rounds and late is None:
-                time.sleep(max(0.0, start + number * spread_s / rounds - time.monotonic()))
             for index in generator.sample(wanted, len(wanted)):
                 rounds_ms[index].append(models[index].sample(runs=runs))
                 done += 1
@@ -137,7 +139,7 @@ def measure_correction(
     measured = [
         MeasuredModel(
             name=model.name,
-            work=tuple((o, count, predictor.operator_ms(o)) for o, count in model.operators.items()),
+            work=predictor.work_by_operator(model.operators),
             measured_ms=time_ms,
         )
         for model, time_ms in zip(models, measured_ms, strict=True)

@@ -11,6 +11,8 @@ TARGET_WEIGHT_BYTES = 8 * 2**20
 MAX_WORKING_SET_BYTES = 128 * 2**20
 """More than this is in memory whatever the model's size."""
 MAX_COPIES = 16
+FEWEST_COPIES_WITHIN = 4
+"""A working set does not make copies fewer than these: the cost of a call is shared among them."""
 COPIES_MULTIPLICATIONS = 2 * 10**8
 """Multiplications of all copies together, at most: beyond this a call's own cost no longer matters."""
 _WEIGHTED = (OperatorKind.LINEAR, OperatorKind.EMBEDDING, OperatorKind.CONVOLUTION, OperatorKind.DEPTHWISE)
@@ -30,12 +32,18 @@ def weight_bytes(operator: Operator) -> int:
     return 0
 
 
-def copies_of(operator: Operator) -> int:
-    """How many copies of an operator stand in its graph."""
+def copies_of(operator: Operator, working_set_bytes: int = MAX_WORKING_SET_BYTES) -> int:
+    """How many copies of an operator stand in its graph.
+
+    Args:
+        operator: What is timed.
+        working_set_bytes: What the weights of all copies should not exceed, as long as there are a few of them.
+    """
     weight = weight_bytes(operator)
     if weight == 0:
         return MAX_COPIES
-    copies = min(MAX_COPIES, TARGET_WEIGHT_BYTES // weight)
+    within = max(FEWEST_COPIES_WITHIN, working_set_bytes // weight)
+    copies = min(MAX_COPIES, TARGET_WEIGHT_BYTES // weight, within)
     if operator.kind is OperatorKind.EMBEDDING:
         return max(1, copies)
     if operator.kind is OperatorKind.CONVOLUTION:

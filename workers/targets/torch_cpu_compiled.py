@@ -147,7 +147,7 @@ class TorchCpuCompiled(CpuDevice):
         from workers.targets.torch_compiling import add_one, run_calls
         from workers.targets.torch_operators import build_calls
 
-        copies = copies_of(operator)
+        copies = copies_of(operator, working_set_bytes)
         displaced_bytes = displaced_by(operator, copies, working_set_bytes)
         cpu = torch.device("cpu")
         with torch_inference(self.threads):

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from evaluators.latency.correction import Correction
 from evaluators.latency.table.base import StoredRecord, digest_of
+from evaluators.latency.table.cache import CacheCurve
 from evaluators.latency.table.energy import TableEnergy
 from evaluators.latency.table.entry import Entry
 from evaluators.latency.table.fingerprint import Fingerprint
@@ -46,6 +47,8 @@ class LatencyTable(StoredRecord):
     """Rows; no operator occurs twice."""
     corrections: tuple[WorkloadCorrection, ...] = Field(default=(), strict=False)
     """Corrections, one a workload at most."""
+    caches: tuple[CacheCurve, ...] = Field(default=(), strict=False)
+    """How much faster products are whose weights stay in a cache, one a format and number of tokens at most."""
     energy: TableEnergy | None = None
     """Coefficients or measured power for energy; None leaves it to coefficients of the literature."""
 
@@ -61,6 +64,9 @@ class LatencyTable(StoredRecord):
         workloads = [(c.batch, c.sequence_length) for c in self.corrections]
         if len(set(workloads)) != len(workloads):
             raise ValueError(f"a workload has one correction; got (batch, sequence_length) {workloads}")
+        curves = [(curve.format, curve.tokens) for curve in self.caches]
+        if len(set(curves)) != len(curves):
+            raise ValueError(f"a format and number of tokens has one cache curve; got (format, tokens) {curves}")
         return self
 
     def correction(self, workload: Workload) -> Correction | None:
@@ -89,10 +95,12 @@ class LatencyTable(StoredRecord):
         return digest_of(self._content())
 
     def _content(self) -> dict[str, Any]:
-        """JSON values; a table without energy has the text and checksum that it had before tables knew of it."""
+        """JSON values; a table that says nothing of energy or caches has the text that it had before tables could."""
         content = self.model_dump(mode="json")
         if self.energy is None:
             del content["energy"]
+        if not self.caches:
+            del content["caches"]
         return content
 
     def to_json(self) -> str:

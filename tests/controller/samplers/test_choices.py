@@ -9,6 +9,7 @@ from controller.samplers.context import SamplerContext
 from evaluators.costs import CostModel
 from evaluators.latency.correction import Correction
 from evaluators.latency.lookup import LatencyPredictor
+from evaluators.latency.table import CacheCurve
 from evaluators.latency.workload import Workload
 from search_spaces.channels import ChannelLayer, ChannelLayerKind, ChannelUnit, ResidualSum
 from search_spaces.space import SpaceConfig, build_space
@@ -57,37 +58,74 @@ CONVOLUTIONAL = ModelStructure(
 )
 
 
-def priced(structure: ModelStructure, count: int) -> tuple[ChoiceGrid, np.ndarray, np.ndarray, np.ndarray]:
+CURVES = (
+    CacheCurve(format="fp32", tokens=8, sizes_bytes=(1_000, 4_000, 16_000), times=(0.5, 0.8, 1.0)),
+    CacheCurve(format="w8a8", tokens=8, sizes_bytes=(500, 8_000), times=(0.9, 1.0)),
+)
+
+
+class Priced:
     """A grid, random points of it, and their costs by the grid and added up operator by operator."""
-    formats = ("fp32", "w8a8", "w8a8s")
-    space = build_space(structure, SpaceConfig(), target_formats=formats, channel_multiple=8)
-    times_ms = {operator: 1.0 + number / 7 for number, operator in enumerate(required_operators(space, WORKLOAD))}
-    predictor = LatencyPredictor(table_of(times_ms).with_correction(WORKLOAD, FIT), WORKLOAD)
-    costs = CostModel(structure, predictor)
-    grid = grid_of(SamplerContext(seed=0, space=space, cost_of=costs.costs))
-    options = np.random.default_rng(0).integers(grid.counts, size=(count, grid.units))
-    policies = [space.from_parameters(grid.parameters(point)) for point in options]
-    naive = np.array([costs_in_order(costs.costs(policy)) for policy in policies])
-    return grid, options, grid.estimate(options), naive
+
+    def __init__(self, structure: ModelStructure, count: int, caches: tuple[CacheCurve, ...] = ()) -> None:
+        formats = ("fp32", "w8a8", "w8a8s")
+        self.space = build_space(structure, SpaceConfig(), target_formats=formats, channel_multiple=8)
+        operators = required_operators(self.space, WORKLOAD)
+        times_ms = {operator: 1.0 + number / 7 for number, operator in enumerate(operators)}
+        table = table_of(times_ms, working_set_bytes=12_000, caches=caches).with_correction(WORKLOAD, FIT)
+        self.costs = CostModel(structure, LatencyPredictor(table, WORKLOAD))
+        self.grid: ChoiceGrid = grid_of(SamplerContext(seed=0, space=self.space, cost_of=self.costs))
+        self.options = np.random.default_rng(0).integers(self.grid.counts, size=(count, self.grid.units))
+        self.policies = [self.space.from_parameters(self.grid.parameters(point)) for point in self.options]
+        self.found = self.grid.estimate(self.options)
+        self.naive = np.array([costs_in_order(self.costs(policy)) for policy in self.policies])
 
 
-def test_costs_of_units_that_share_nothing_are_exact() -> None:
-    grid, _, found, naive = priced(TRANSFORMER, 200)
-    assert grid.is_additive
-    assert found == pytest.approx(naive, rel=1e-12)
-    assert len(np.unique(naive[:, 0])) > 20
+def test_costs_of_units_that_share_nothing_are_sums() -> None:
+    priced = Priced(TRANSFORMER, 200)
+    assert priced.grid.is_additive
+    assert priced.found == pytest.approx(priced.naive, rel=1e-12)
+    sums = priced.grid.base + sum(priced.grid.increments[unit, priced.options[:, unit]] for unit in range(3))
+    assert sums == pytest.approx(priced.naive, rel=1e-12)
+    assert len(np.unique(priced.naive[:, 0])) > 20
 
 
-def test_what_units_read_together_counts_also_where_none_is_left() -> None:
-    grid, options, found, naive = priced(replace(TRANSFORMER, fixed=(*TRANSFORMER.fixed, POSITIONS)), 400)
-    policies = [grid.parameters(point) for point in options]
-    is_gone = np.array([not any(policy[f"{name}:keep"] for name in "abc") for policy in policies])
-    assert 0 < is_gone.sum() < len(options)
-    assert found[~is_gone] == pytest.approx(naive[~is_gone], rel=1e-12)
-    assert np.all(found[is_gone, 0] > naive[is_gone, 0])
+def test_weights_that_stay_in_a_cache_make_latencies_no_sums_but_exact() -> None:
+    priced = Priced(TRANSFORMER, 200, CURVES)
+    assert not priced.grid.is_additive
+    assert priced.grid.is_exact
+    assert priced.found == pytest.approx(priced.naive, rel=1e-12)
+    assert priced.naive[:, 0].min() > 0
+    # What options add is what units take in a policy with as many weights as the dense one.
+    start = priced.space.from_parameters(priced.grid.parameters(np.zeros(3, dtype=np.int64)))
+    predictor = priced.costs.predictor
+    inside = predictor.at(predictor.policy_work(TRANSFORMER, start).weight_bytes)
+    for policy, options in zip(priced.policies[:20], priced.options[:20], strict=True):
+        for number, unit in enumerate(TRANSFORMER.units):
+            added = inside.unit_ms(unit, policy[unit.name]) - inside.unit_ms(unit, start[unit.name])
+            assert priced.grid.increments[number, options[number], 0] == pytest.approx(added, abs=1e-12)
 
 
-def test_a_grid_tells_where_layers_lie_between_units() -> None:
-    grid, _, found, naive = priced(CONVOLUTIONAL, 50)
-    assert not grid.is_additive
-    assert found != pytest.approx(naive, rel=1e-3)
+@pytest.mark.parametrize("caches", [(), CURVES], ids=["", "caches"])
+def test_what_units_read_together_goes_with_the_last_of_them(caches: tuple[CacheCurve, ...]) -> None:
+    priced = Priced(replace(TRANSFORMER, fixed=(*TRANSFORMER.fixed, POSITIONS)), 400, caches)
+    is_gone = np.array([not any(policy[name].keep for name in "abc") for policy in priced.policies])
+    assert 0 < is_gone.sum() < len(priced.policies)
+    assert priced.found == pytest.approx(priced.naive, rel=1e-12)
+
+
+@pytest.mark.parametrize("caches", [(), CURVES], ids=["", "caches"])
+def test_latencies_of_layers_that_lie_between_units_are_exact(caches: tuple[CacheCurve, ...]) -> None:
+    priced = Priced(CONVOLUTIONAL, 50, caches)
+    assert not priced.grid.is_additive
+    assert not priced.grid.is_exact
+    assert priced.found[:, 0] == pytest.approx(priced.naive[:, 0], rel=1e-12)
+
+
+def test_an_option_that_a_unit_lacks_is_refused() -> None:
+    priced = Priced(TRANSFORMER, 1)
+    table = priced.costs.latency_table({name: priced.space.choices(name) for name in "abc"})
+    for wrong in (-1, 99):
+        with pytest.raises(IndexError, match=r"position of one of the unit's choices; the units have \[.*got pos"):
+            table.latency_ms(np.array([[0, wrong, 0]]))
+    assert table.latency_ms(np.empty((0, 3), dtype=np.int64)).shape == (0,)

@@ -52,16 +52,17 @@ def test_models_are_timed_in_rounds_of_random_order_undisturbed() -> None:
     assert len({tuple(map(id, r)) for r in rounds}) == 2
 
 
-def test_rounds_are_spread_over_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("spread_s", "rounds"), [(0.0, 9), (5.0, 9), (18.0, 18)])
+def test_rounds_go_on_for_a_time(monkeypatch: pytest.MonkeyPatch, spread_s: float, rounds: int) -> None:
     now = [100.0]
     monkeypatch.setattr(whole.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(whole.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
-    log: list[Scripted] = []
-    starts: list[float] = []
-    time_models(
-        [Scripted(log, 1.0)], threads=1, rounds=9, runs=2, spread_s=18.0, progress=lambda *_: starts.append(now[0])
-    )
-    assert starts == pytest.approx([100.0 + 2 * number for number in range(9)])
+
+    def a_second_goes_by(*_: int) -> None:
+        now[0] += 1.0
+
+    model = Scripted([], 1.0)
+    time_models([model], threads=1, rounds=9, runs=2, spread_s=spread_s, progress=a_second_goes_by)
+    assert model.taken == rounds
 
 
 def test_models_that_are_hardly_ever_undisturbed_are_timed_oftener() -> None:
