@@ -260,6 +260,9 @@ class SearchResult(Record):
         mlflow_address: Where to look at the runs; None where MLflow is off.
         foreign_table: Whether latencies come from a table of other hardware.
         extrapolated: How many operators of the space lie outside what the table was measured for.
+        latency_margin_pct: Per cent within which 90 % of measured times are expected of the predicted ones; None where
+            nobody measured that, and in studies of earlier versions.
+        latency_sentence: The same in words; empty in studies of earlier versions.
         interrupted: Whether the search was stopped before its end.
         target: Device, threads and calls that latencies are for, in words.
         origin: Name of the study that this one began with; None where it began with none.
@@ -284,6 +287,8 @@ class SearchResult(Record):
     mlflow_address: str | None = None
     foreign_table: bool = False
     extrapolated: int = 0
+    latency_margin_pct: float | None = None
+    latency_sentence: str = ""
     interrupted: bool = False
     target: str = ""
     origin: str | None = None
