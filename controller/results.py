@@ -350,6 +350,8 @@ class ExportSummary(Record):
         dense_quality: Metric of the dense model on the holdout.
         max_logits_difference: Largest absolute difference of the outputs.
         predicted_latency_ms: Latency that the search went by.
+        predicted_low_ms: Lower bound of 90 % of measured times; None where nobody measured how far the prediction errs.
+        predicted_high_ms: Upper bound, likewise.
         measured_latency_ms: Latency of the artifact.
         dense_latency_ms: Latency of the dense model, measured in turn with the artifact; None where it was not.
         predicted_size_bytes: Size that the search went by.
@@ -374,6 +376,8 @@ class ExportSummary(Record):
     predicted_size_bytes: int
     measured_size_bytes: int
     dense_size_bytes: int
+    predicted_low_ms: float | None = None
+    predicted_high_ms: float | None = None
     unrecovered_quality: float | None = None
     early_exit: ExitSummary | None = None
     registered: RegisteredVersion | None = None

@@ -224,6 +224,9 @@ def render_export(console: Console, report: ExportSummary) -> None:
     ]
     print_lines(console, f"picked {report.explanation}")
     print_table(console, f"{source} of {report.study}", ("", "dense", "searched", "exported"), rows)
+    if interval := format_interval(report.predicted_low_ms, report.predicted_high_ms):
+        predicted = format_ms(report.predicted_latency_ms)
+        print_lines(console, f"latency as searched, for 90 % of measured times: {predicted}{interval}")
     if report.unrecovered_quality is not None:
         print_lines(
             console,
