@@ -6,7 +6,9 @@ For each workload a table of the model's default space is measured (or taken fro
 policies are drawn whose latencies are uniform over the range from dense to smallest, none of them one that the
 correction was fitted on, and timed end to end in many interleaved rounds; times are those of undisturbed runs.
 `median_error_pct` and `p90_error_pct` are of the absolute errors, `kendall_tau` is the rank correlation of predicted
-and measured times; each is the worst of the workloads, and `by_workload` has them apart.
+and measured times, `inside_interval` the share of policies whose measured time lies in the interval of its prediction,
+which 90 % are expected to; each is the worst of the workloads, and `by_workload` has them apart, with the width of the
+interval (`interval_pct`, either way).
 `uncorrected_median_error_pct` is what plain sums of operators err by.
 Without --model a vision transformer on digits, whose tokens the model fixes.
 """
@@ -26,7 +28,7 @@ from scipy.stats import kendalltau
 
 from benchmarks.recording import record
 from controller.tables.measuring import TableRequest, measure_table
-from evaluators.latency.lookup import LatencyPredictor
+from evaluators.latency.lookup import LatencyPrediction, LatencyPredictor
 from evaluators.latency.table import LatencyTable
 from examples.digits import train_digits_model, write_digits
 from search_spaces.policy import Policy
@@ -40,6 +42,7 @@ from workers.targets.device import DEVICES
 from workers.trial import workload_of
 from workers.whole_models import export_whole_models
 
+_FIGURES = ("median_error_pct", "p90_error_pct", "kendall_tau", "inside_interval", "interval_pct")
 _WORKLOADS = ((1, 32), (8, 64))
 
 
@@ -137,12 +140,12 @@ def _compare(request: TableRequest, arguments: argparse.Namespace) -> dict[str, 
     structure = request.space.structure
     predicted = [predictor.predict(structure, policy) for policy in policies.values()]
     sums = [plain.policy_ms(structure, policy) for policy in policies.values()]
-    inside = [p.low_ms <= m <= p.high_ms for p, m in zip(predicted, measured, strict=True)]
     return {
         "workload": f"{request.workload.batch}x{request.workload.sequence_length}",
         **_errors([p.latency_ms for p in predicted], measured),
         "uncorrected_median_error_pct": _errors(sums, measured)["median_error_pct"],
-        "inside_interval": float(np.mean(inside)),
+        "inside_interval": _inside(predicted, measured),
+        "interval_pct": None if predictor.correction is None else predictor.correction.margin_pct,
         "correction": _correction(table, request),
         "notes": table.provenance.notes,
         "policies": [
@@ -172,6 +175,16 @@ def _errors(predicted_ms: list[float], measured_ms: list[float]) -> dict[str, fl
     }
 
 
+def _inside(predicted: list[LatencyPrediction], measured_ms: list[float]) -> float | None:
+    """Share of the measured times that lie in the interval of their prediction; None where there is none."""
+    inside = [
+        p.low_ms <= ms <= p.high_ms
+        for p, ms in zip(predicted, measured_ms, strict=True)
+        if p.low_ms is not None and p.high_ms is not None
+    ]
+    return float(np.mean(inside)) if inside else None
+
+
 def _correction(table: LatencyTable, request: TableRequest) -> Mapping[str, Any]:
     fit = table.correction(request.workload)
     return {} if fit is None else fit.model_dump(mode="json")
@@ -182,9 +195,9 @@ def _print(name: str, rows: list[dict[str, Any]]) -> None:
         "median_error_pct": max(row["median_error_pct"] for row in rows),
         "p90_error_pct": max(row["p90_error_pct"] for row in rows),
         "kendall_tau": min(row["kendall_tau"] for row in rows),
+        "inside_interval": min((share for row in rows if (share := row["inside_interval"]) is not None), default=None),
         "by_workload": {
-            row["workload"]: {key: round(row[key], 3) for key in ("median_error_pct", "p90_error_pct", "kendall_tau")}
-            for row in rows
+            row["workload"]: {key: round(row[key], 3) for key in _FIGURES if row[key] is not None} for row in rows
         },
     }
     record(

@@ -31,6 +31,9 @@ class ComparedFront(Record):
         coverage: Share of the other front's members that a member of this one dominates or equals, 0 to 1.
         dense_quality: Quality of the dense model.
         dense_latency_ms: Its latency.
+        latency_margin_pct: Per cent within which 90 % of measured times are expected of predicted ones; None where
+            nobody measured that, and in studies of earlier versions.
+        latency_sentence: The same in words; empty in studies of earlier versions.
     """
 
     study: str
@@ -40,6 +43,8 @@ class ComparedFront(Record):
     coverage: float
     dense_quality: float
     dense_latency_ms: float
+    latency_margin_pct: float | None = None
+    latency_sentence: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +194,8 @@ def _compared(
         coverage=covered / len(other.front),
         dense_quality=dense.quality,
         dense_latency_ms=dense.latency_ms,
+        latency_margin_pct=own.latency_margin_pct,
+        latency_sentence=own.latency_sentence,
     )
 
 

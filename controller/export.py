@@ -183,6 +183,8 @@ def _result(report: ExportReport, out: Path, explanation: str, registered: Regis
         dense_quality=report.dense_metric["holdout"],
         max_logits_difference=holdout.max_logit_difference,
         predicted_latency_ms=report.latency_predicted_ms,
+        predicted_low_ms=report.latency_low_ms,
+        predicted_high_ms=report.latency_high_ms,
         measured_latency_ms=report.latency_measured_ms,
         dense_latency_ms=report.dense_latency_measured_ms,
         predicted_size_bytes=report.size_predicted_bytes,

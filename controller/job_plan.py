@@ -41,8 +41,10 @@ class JobPlan(Record):
         units: Units in the model's order.
         space_size: Number of different policies.
         dense_latency_ms: Predicted time of the dense model; None where no table is at hand.
-        dense_low_ms: Lower bound of that time by the error of the table's correction; None where there is none.
+        dense_low_ms: Lower bound of that time; None where nobody measured how far predictions err.
         dense_high_ms: Upper bound, likewise.
+        latency_margin_pct: Per cent within which 90 % of measured times are expected of predicted ones; None likewise.
+        latency_sentence: The same in words; empty where no table is at hand.
         dense_size_bytes: Bytes of the dense model.
         min_latency_ms: Smallest latency in the space; None where no table is at hand.
         min_size_bytes: Smallest size in the space.
@@ -67,6 +69,8 @@ class JobPlan(Record):
     dense_latency_ms: float | None
     dense_low_ms: float | None = None
     dense_high_ms: float | None = None
+    latency_margin_pct: float | None = None
+    latency_sentence: str = ""
     dense_size_bytes: int
     min_latency_ms: float | None
     min_size_bytes: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from controller.job import JobSpec
 from controller.job_plan import JobPlan, PlanUnit
+from controller.latency_words import latency_sentence
 from controller.preparation import (
     Description,
     PricedSpace,
@@ -41,8 +42,9 @@ def plan(job: JobSpec, *, read_data: bool = False) -> JobPlan:
     memory = PeakMemory(description.structure, description.workload, TARGETS.get(job.target.name).memory_plan)
     least_memory = memory.least_bytes(space)
     dense = None if priced is None else priced.costs.costs(space.dense_policy())
-    fit = None if priced is None else priced.costs.predictor.correction
-    bounds = None if fit is None or dense is None else fit.interval(dense.latency_ms)
+    predicted = None
+    if priced is not None:
+        predicted = priced.costs.predictor.predict(description.structure, space.dense_policy())
     counted = (*_unreachable_size(job, description), *unreachable_memory(job, least_memory))
     out_of_reach = counted if priced is None else unreachable(job, priced)
     return JobPlan(
@@ -50,8 +52,10 @@ def plan(job: JobSpec, *, read_data: bool = False) -> JobPlan:
         architecture=description.structure.architecture,
         units=_units(description, priced),
         space_size=space.size,
-        dense_low_ms=None if bounds is None else bounds[0],
-        dense_high_ms=None if bounds is None else bounds[1],
+        dense_low_ms=None if predicted is None else predicted.low_ms,
+        dense_high_ms=None if predicted is None else predicted.high_ms,
+        latency_margin_pct=None if priced is None else priced.latency_margin_pct,
+        latency_sentence=_latency_sentence(priced),
         dense_latency_ms=None if dense is None else dense.latency_ms,
         dense_size_bytes=size_bytes(description.structure, space.dense_policy()),
         min_latency_ms=None if priced is None else cheapest(priced)[0],
@@ -69,6 +73,13 @@ def plan(job: JobSpec, *, read_data: bool = False) -> JobPlan:
         trials=job.search.trials,
         data_read=read_data,
     )
+
+
+def _latency_sentence(priced: PricedSpace | None) -> str:
+    if priced is None:
+        return ""
+    margin_pct = priced.latency_margin_pct
+    return latency_sentence(margin_pct, foreign=bool(priced.foreign), extrapolated=priced.extrapolated > 0)
 
 
 def _check_data(description: Description, *, read_data: bool) -> None:

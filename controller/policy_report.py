@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from controller.errors import PreflightError
+from controller.errors import PreflightError, UsageError
 from controller.job import JobSpec
 from controller.preparation import describe
 from controller.record import Record
 from controller.storage.engine import open_database
 from controller.storage.repository import Repository
-from controller.study_summary import StudySummary, summarise
+from controller.study_summary import StudySummary, check_same_table, summarise
 from evaluators.latency.breakdown import break_down
-from evaluators.latency.lookup import LatencyPredictor
+from evaluators.latency.lookup import LatencyPrediction, LatencyPredictor
 from evaluators.latency.table import TableError, load_table
 from search_spaces.formats import FORMATS
 from search_spaces.policy import Policy
@@ -55,6 +55,10 @@ class PolicyReport(Record):
         metric: Name of the quality metric.
         quality: Metric on the search split; None without a score.
         latency_ms: Predicted latency of one batch.
+        latency_low_ms: Lower bound of 90 % of measured times; None where nobody measured how far the prediction errs,
+            or the study's table can't be read any more.
+        latency_high_ms: Upper bound, likewise.
+        latency_sentence: How far the study's latencies err, in words; empty in studies of earlier versions.
         dense_latency_ms: That of the dense model; None before it is scored.
         size_bytes: Bytes of all parameters.
         dense_size_bytes: Those of the dense model; None before it is scored.
@@ -69,6 +73,9 @@ class PolicyReport(Record):
     metric: str
     quality: float | None
     latency_ms: float
+    latency_low_ms: float | None = None
+    latency_high_ms: float | None = None
+    latency_sentence: str = ""
     dense_latency_ms: float | None
     size_bytes: int
     dense_size_bytes: int | None
@@ -90,7 +97,7 @@ def load_policy(study: str, storage: str, *, trial: int) -> PolicyReport:
     summary = summarise(Repository(open_database(storage)), study)
     record = summary.trial(trial)
     job = summary.job.model_copy(update={"storage": storage})
-    times, notes = _unit_times(job, record.policy)
+    times, prediction, notes = _unit_times(summary, job, record.policy)
     dense = summary.dense
     return PolicyReport(
         study=study,
@@ -100,6 +107,9 @@ def load_policy(study: str, storage: str, *, trial: int) -> PolicyReport:
         metric=summary.metric,
         quality=record.quality,
         latency_ms=record.costs.latency_ms,
+        latency_low_ms=None if prediction is None else prediction.low_ms,
+        latency_high_ms=None if prediction is None else prediction.high_ms,
+        latency_sentence=summary.latency_sentence,
         dense_latency_ms=None if dense is None else dense.latency_ms,
         size_bytes=record.costs.size_bytes,
         dense_size_bytes=None if dense is None else dense.size_bytes,
@@ -108,16 +118,23 @@ def load_policy(study: str, storage: str, *, trial: int) -> PolicyReport:
     )
 
 
-def _unit_times(job: JobSpec, policy: Policy) -> tuple[Mapping[str, float], tuple[str, ...]]:
-    """Milliseconds by unit; none, with the reason, where the model or its table has gone since the search."""
+def _unit_times(
+    summary: StudySummary, job: JobSpec, policy: Policy
+) -> tuple[Mapping[str, float], LatencyPrediction | None, tuple[str, ...]]:
+    """Milliseconds by unit, and all of them with their interval.
+
+    None of it, with the reason, where the model or its table has gone or changed since the search.
+    """
     try:
         description = describe(job)
         table = load_table(description.table)
+        check_same_table(summary, table)
         predictor = LatencyPredictor(table, description.workload, allow_extrapolation=job.target.allow_extrapolation)
         parts = break_down(description.structure, policy, predictor).units
-    except (ModelError, TableError, PreflightError, OSError) as error:
-        return {}, (f"shares of the latency are not known: {error}",)
-    return {part.name: part.corrected_ms for part in parts}, ()
+        prediction = predictor.predict(description.structure, policy)
+    except (ModelError, TableError, PreflightError, UsageError, OSError) as error:
+        return {}, None, (f"shares of the latency are not known: {error}",)
+    return {part.name: part.corrected_ms for part in parts}, prediction, ()
 
 
 def _strips(

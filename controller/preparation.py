@@ -10,6 +10,7 @@ from pathlib import Path
 
 from controller.errors import PreflightError
 from controller.job import JobSpec, Objective
+from controller.latency_words import MARGIN_PCT, margin_of
 from controller.tables.request import OnStage, TableRequest, check_available, profile_command
 from evaluators.costs import CostModel, least_energy_mj, least_latency_ms, least_size_bytes
 from evaluators.latency.lookup import LatencyPredictor
@@ -76,7 +77,7 @@ class PricedSpace:
         table_checksum: Identity of the latency table.
         foreign: How the table's hardware differs from this machine's; empty where it is the same.
         extrapolated: How many operators of the space lie outside what was measured.
-        notes: What the profiler noted about the machine, and how far to trust latencies and energies.
+        notes: What the profiler noted about the machine, and how far to trust energies.
     """
 
     description: Description
@@ -85,6 +86,19 @@ class PricedSpace:
     foreign: tuple[str, ...]
     extrapolated: int
     notes: tuple[str, ...]
+
+    @property
+    def latency_margin_pct(self) -> float | None:
+        """Per cent within which most measured times are expected; see `Correction.margin_pct`."""
+        return margin_of(self.costs.predictor.correction)
+
+    def fixed_content(self) -> dict[str, object]:
+        """What a study keeps of its latencies, as JSON values."""
+        return {
+            "foreign_table": list(self.foreign),
+            "extrapolated": self.extrapolated,
+            MARGIN_PCT: self.latency_margin_pct,
+        }
 
 
 def work_folder(storage: str) -> Path:
@@ -166,21 +180,7 @@ def price_by_table(job: JobSpec, description: Description) -> PricedSpace:
         table_checksum=table.checksum,
         foreign=tuple(foreign),
         extrapolated=len(predictor.extrapolated(required)),
-        notes=(*table.provenance.notes, _latency_note(predictor), *_energy_note(job, costs)),
-    )
-
-
-def _latency_note(predictor: LatencyPredictor) -> str:
-    fit = predictor.correction
-    if fit is None:
-        return (
-            "latencies are plain sums of operators, and nobody measured how wrong they are: `paretrim calibrate-table` "
-            "does"
-        )
-    low, high = (bound - 1 for bound in fit.interval(1.0))
-    return (
-        f"latencies are predictions: of whole models that the table's correction did not see, the measured time was "
-        f"{low:+.1%} to {high:+.1%} off at most, {fit.median_error_pct:.1f} % in the median"
+        notes=(*table.provenance.notes, *_energy_note(job, costs)),
     )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from controller.latency_words import capitalised
 from controller.study_view import PointView, StudyView, number, size_text
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def front_json(view: StudyView) -> str:
         "baselines": [_point_body(p) for p in view.baselines],
         "holdout": None if view.holdout_check is None else view.holdout_check.to_dict(),
         "reference": {name: _finite(value) for name, value in view.reference.items()},
+        "latency_margin_pct": _finite(view.latency_margin_pct),
         "hypervolume_by_trial": [_finite(v) for v in view.hypervolume_by_trial],
     }
     return json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -126,6 +128,8 @@ def report_markdown(view: StudyView) -> str:
     if bounds:
         lines += ["Constraints: " + markdown_text("; ".join(bounds)) + ".", ""]
     lines += ["## Front", "", *_table(view, view.front), ""]
+    if view.latency_sentence:
+        lines += [markdown_text(capitalised(view.latency_sentence)) + ".", ""]
     if view.hypervolume_sentence:
         lines += [markdown_text(view.hypervolume_sentence), ""]
     lines += ["## Baselines", "", *_table(view, view.baselines), ""]

@@ -260,6 +260,9 @@ class SearchResult(Record):
         mlflow_address: Where to look at the runs; None where MLflow is off.
         foreign_table: Whether latencies come from a table of other hardware.
         extrapolated: How many operators of the space lie outside what the table was measured for.
+        latency_margin_pct: Per cent within which 90 % of measured times are expected of the predicted ones; None where
+            nobody measured that, and in studies of earlier versions.
+        latency_sentence: The same in words; empty in studies of earlier versions.
         interrupted: Whether the search was stopped before its end.
         target: Device, threads and calls that latencies are for, in words.
         origin: Name of the study that this one began with; None where it began with none.
@@ -284,6 +287,8 @@ class SearchResult(Record):
     mlflow_address: str | None = None
     foreign_table: bool = False
     extrapolated: int = 0
+    latency_margin_pct: float | None = None
+    latency_sentence: str = ""
     interrupted: bool = False
     target: str = ""
     origin: str | None = None
@@ -345,6 +350,8 @@ class ExportSummary(Record):
         dense_quality: Metric of the dense model on the holdout.
         max_logits_difference: Largest absolute difference of the outputs.
         predicted_latency_ms: Latency that the search went by.
+        predicted_low_ms: Lower bound of 90 % of measured times; None where nobody measured how far the prediction errs.
+        predicted_high_ms: Upper bound, likewise.
         measured_latency_ms: Latency of the artifact.
         dense_latency_ms: Latency of the dense model, measured in turn with the artifact; None where it was not.
         predicted_size_bytes: Size that the search went by.
@@ -369,6 +376,8 @@ class ExportSummary(Record):
     predicted_size_bytes: int
     measured_size_bytes: int
     dense_size_bytes: int
+    predicted_low_ms: float | None = None
+    predicted_high_ms: float | None = None
     unrecovered_quality: float | None = None
     early_exit: ExitSummary | None = None
     registered: RegisteredVersion | None = None

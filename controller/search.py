@@ -164,8 +164,7 @@ def _chance_quality(worker: TrialWorker) -> float:
 
 def study_config_of(job: JobSpec, priced: PricedSpace, worker: TrialWorker, chance: float) -> StudyConfig:
     """Return what a study needs of its job, the space, the data, and the quality of guessing."""
-    fixed = {**job.fixed_content(), "chance_quality": chance, "foreign_table": list(priced.foreign)}
-    fixed["extrapolated"] = priced.extrapolated
+    fixed = {**job.fixed_content(), "chance_quality": chance, **priced.fixed_content()}
     if job.quality is not QualityMeasure.METRIC:
         fixed["metric_evaluation"] = worker.digest_of(QualityMeasure.METRIC)
     timeout = job.search.timeout_minutes

@@ -71,6 +71,8 @@ def result_of(
         mlflow_address=mlflow_address,
         foreign_table=bool(summary.foreign),
         extrapolated=summary.extrapolated,
+        latency_margin_pct=summary.latency_margin_pct,
+        latency_sentence=summary.latency_sentence,
         interrupted=interrupted,
         target=describe_target(summary.job.target),
         origin=None if summary.origin is None else summary.origin.study,

@@ -11,6 +11,7 @@ from typing import Any
 from controller.differences import differences
 from controller.errors import PreflightError, UsageError
 from controller.job import Constraints, Objective
+from controller.latency_words import MARGIN_PCT
 from controller.samplers.context import SamplerContext
 from controller.storage.records import StudyRecord, canonical_json
 from evaluators.scores import Costs, QualityMeasure
@@ -180,12 +181,13 @@ def check_same_study(record: StudyRecord, config: StudyConfig) -> None:
 def _compared(fixed_json: str) -> Any:
     """What must be the same. Jobs without a word on quality are of a time when it was always the metric.
 
-    What follows from model and data is left out, as these have a digest; and where the quality of guessing is computed
-    from outputs, its last digits are those of the machine. Where the trials are from changes nothing about them.
+    What follows from model, data and table is left out, as these have a digest; and where the quality of guessing is
+    computed from outputs, its last digits are those of the machine. Where the trials are from changes nothing about
+    them.
     """
     content = json.loads(fixed_json)
     content.pop(_ORIGIN, None)
-    for name in ("chance_quality", "metric_evaluation"):
+    for name in ("chance_quality", "metric_evaluation", MARGIN_PCT):
         content["job"].pop(name, None)
     content["job"].setdefault("quality", QualityMeasure.METRIC.value)
     return content

@@ -17,6 +17,7 @@ from controller.front import (
     reference_point,
 )
 from controller.job import JobSpec
+from controller.latency_words import MARGIN_PCT, stored_sentence
 from controller.pick import pick as pick_member
 from controller.progress import front_member
 from controller.rechecking.recheck import HeldOut, check_front
@@ -25,9 +26,11 @@ from controller.storage.records import StudyRecord, TrialRecord, TrialRole, Tria
 from controller.storage.repository import Repository
 from controller.study_config import Origin
 from evaluators.confidence import bootstrap_interval
-from evaluators.latency.table import EnergyBasis
+from evaluators.latency.table import EnergyBasis, LatencyTable
 from evaluators.scores import Quality, QualityMeasure
 from workers.protocol import Split
+
+_DIGITS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,17 @@ class StudySummary:
         """What can't change once the study has trials."""
         content: dict[str, Any] = json.loads(self.record.fixed_json)
         return content
+
+    @property
+    def latency_margin_pct(self) -> float | None:
+        """Per cent within which most measured times are expected; None where nobody measured that, or kept it."""
+        margin_pct: float | None = self.fixed["job"].get(MARGIN_PCT)
+        return margin_pct
+
+    @property
+    def latency_sentence(self) -> str:
+        """How far latencies err, in words; empty where an earlier version made the study."""
+        return stored_sentence(self.fixed["job"])
 
     @cached_property
     def members(self) -> list[FrontMember]:
@@ -210,6 +224,21 @@ def summarise(repository: Repository, name: str, *, with_scores: bool = True) ->
         foreign=tuple(fixed["job"].get("foreign_table", ())),
         extrapolated=int(fixed["job"].get("extrapolated", 0)),
     )
+
+
+def check_same_table(summary: StudySummary, table: LatencyTable) -> None:
+    """Refuse a latency table that is no longer the one that a study was searched by.
+
+    Raises:
+        UsageError: It was measured again, calibrated or replaced since.
+    """
+    before = summary.fixed["target"]
+    if table.checksum != before:
+        raise UsageError(
+            f"latencies of study {summary.record.name!r} are those of the table that it was searched by, "
+            f"{before[:_DIGITS]}; the file has {table.checksum[:_DIGITS]} now: it was measured further, calibrated or "
+            "replaced since; put it back, or explain the policy on the present one: paretrim explain with --table FILE"
+        )
 
 
 def energy_basis(summary: StudySummary) -> EnergyBasis | None:

@@ -218,6 +218,9 @@ class StudyView:
         hypervolume_by_trial: Hypervolume after each finished trial.
         reference: The point that the hypervolume is measured from, by objective.
         holdout_check: What the holdout says of the front; None where no member was scored there.
+        latency_margin_pct: Per cent within which 90 % of measured times are expected of predicted ones; None where
+            nobody measured that, and in studies of earlier versions.
+        latency_sentence: The same in words; empty in studies of earlier versions.
     """
 
     study: str
@@ -234,6 +237,8 @@ class StudyView:
     holdout_check: HoldoutCheck | None = None
     task_metric: str | None = None
     energy_basis: EnergyBasis | None = None
+    latency_margin_pct: float | None = None
+    latency_sentence: str = ""
 
     @property
     def names_energy(self) -> bool:

@@ -62,6 +62,8 @@ def view_of(summary: StudySummary) -> StudyView:
         hypervolume_by_trial=hypervolume_by_trial(summary, dense),
         reference=summary.reference,
         holdout_check=summary.holdout_check,
+        latency_margin_pct=summary.latency_margin_pct,
+        latency_sentence=summary.latency_sentence,
     )
 
 

@@ -6,7 +6,15 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from controller.cli.render_registry import render_version
-from controller.cli.text import format_count, format_ms, format_seconds, format_size, print_lines, print_table
+from controller.cli.text import (
+    format_count,
+    format_interval,
+    format_ms,
+    format_seconds,
+    format_size,
+    print_lines,
+    print_table,
+)
 from controller.job_plan import JobPlan
 from controller.results import (
     EXTRAPOLATED,
@@ -38,14 +46,14 @@ def render_plan(console: Console, plan: JobPlan) -> None:
     print_table(console, title, ("unit", "kind", "keep", "formats", "choices", "dense latency", "dense size"), rows)
     print_lines(console, f"policies: {format_count(plan.space_size)}; trials: {plan.trials}")
     print_lines(console, f"latency table: {plan.table_source}")
-    interval = ""
-    if plan.dense_low_ms is not None and plan.dense_high_ms is not None:
-        interval = f" ({format_ms(plan.dense_low_ms)} to {format_ms(plan.dense_high_ms)})"
+    interval = format_interval(plan.dense_low_ms, plan.dense_high_ms)
     print_lines(
         console,
         f"dense model: {format_ms(plan.dense_latency_ms)}{interval}, {format_size(plan.dense_size_bytes)}; smallest "
         f"reachable: {format_ms(plan.min_latency_ms)}, {format_size(plan.min_size_bytes)}",
     )
+    if plan.latency_sentence:
+        print_lines(console, plan.latency_sentence)
     energy = "energy unknown before there is a table"
     if plan.dense_energy_mj is not None and plan.min_energy_mj is not None:
         basis = "estimated" if plan.energy_basis is EnergyBasis.ESTIMATED else "measured"
@@ -75,6 +83,8 @@ def render_front(console: Console, result: SearchResult) -> None:
     hypervolume = "" if result.hypervolume is None else f", hypervolume {result.hypervolume:.4f}"
     measured = "" if result.hypervolume is None else reference_text(result.reference, result.metric)
     print_lines(console, f"{result.trials_done} trials, {len(result.front)} on the front{hypervolume}{measured}")
+    if result.latency_sentence:
+        print_lines(console, result.latency_sentence)
     if result.origin is not None:
         taken_over = sum(row.taken_over for row in result.front)
         print_lines(console, f"{result.target}; scores of {taken_over} members are taken over from {result.origin}")
@@ -214,6 +224,9 @@ def render_export(console: Console, report: ExportSummary) -> None:
     ]
     print_lines(console, f"picked {report.explanation}")
     print_table(console, f"{source} of {report.study}", ("", "dense", "searched", "exported"), rows)
+    if interval := format_interval(report.predicted_low_ms, report.predicted_high_ms):
+        predicted = format_ms(report.predicted_latency_ms)
+        print_lines(console, f"latency as searched, for 90 % of measured times: {predicted}{interval}")
     if report.unrecovered_quality is not None:
         print_lines(
             console,

@@ -1,12 +1,13 @@
 """Shows two fronts beside each other, and one policy as a strip over the model's depth."""
 
 import shlex
+from collections.abc import Sequence
 
 from rich.console import Console
 
 from controller.cli.drawing import bar, draws_blocks
-from controller.cli.text import clean, format_ms, format_size, print_lines, print_next, print_table
-from controller.comparison import BestUnder, Comparison
+from controller.cli.text import clean, format_interval, format_ms, format_size, print_lines, print_next, print_table
+from controller.comparison import BestUnder, ComparedFront, Comparison
 from controller.policy_report import PolicyReport, UnitStrip
 
 _BAR = 16
@@ -34,6 +35,8 @@ def render_comparison(console: Console, report: Comparison) -> None:
     print_table(console, "best member under a constraint", ("constraint", first.study, second.study), best)
     point = ", ".join(f"{name} {value:.4g}" for name, value in report.reference.items())
     print_lines(console, f"hypervolumes are measured from {point}")
+    for sentence, studies in _latency_sentences(fronts).items():
+        print_lines(console, sentence if len(studies) == len(fronts) else f"{studies[0]}: {sentence}")
     for domination in report.dominations[:_MOST_DOMINATIONS]:
         names = ", ".join(domination.dominates)
         print_lines(console, f"{domination.study} {domination.member} dominates {names}")
@@ -45,6 +48,15 @@ def render_comparison(console: Console, report: Comparison) -> None:
         print_lines(console, f"note: {note}", style="yellow")
     better = first if first.hypervolume >= second.hypervolume else second
     print_next(console, f"paretrim front {shlex.quote(better.study)} --pick knee")
+
+
+def _latency_sentences(fronts: Sequence[ComparedFront]) -> dict[str, list[str]]:
+    """How far latencies err, and of which studies that is said."""
+    found: dict[str, list[str]] = {}
+    for front in fronts:
+        if front.latency_sentence:
+            found.setdefault(front.latency_sentence, []).append(front.study)
+    return found
 
 
 def _best(row: BestUnder) -> tuple[str, str]:
@@ -63,7 +75,9 @@ def render_policy(console: Console, report: PolicyReport) -> None:
     quality = "no score" if report.quality is None else f"{report.metric} {report.quality:.4f}"
     print_lines(console, f"{report.study}, {report.name}: {quality}")
     print_lines(
-        console, f"  latency {format_ms(report.latency_ms)}{_of_dense(report.latency_ms, report.dense_latency_ms)}"
+        console,
+        f"  latency {format_ms(report.latency_ms)}{format_interval(report.latency_low_ms, report.latency_high_ms)}"
+        f"{_of_dense(report.latency_ms, report.dense_latency_ms)}",
     )
     print_lines(
         console, f"  size {format_size(report.size_bytes)}{_of_dense(report.size_bytes, report.dense_size_bytes)}"
@@ -74,6 +88,8 @@ def render_policy(console: Console, report: PolicyReport) -> None:
     print_lines(console, head)
     for unit in report.units:
         print_lines(console, "  " + _strip(unit, width=width, most=most, blocks=blocks))
+    if report.latency_sentence:
+        print_lines(console, report.latency_sentence)
     for note in report.notes:
         print_lines(console, f"note: {note}", style="yellow")
     study = shlex.quote(report.study)

@@ -65,7 +65,7 @@ def _corrections(console: Console, report: TableReport) -> None:
             console,
             f"correction for batch {correction['batch']}, {correction['sequence_length']} tokens, fitted on "
             f"{fit['models']} models: a model left out of the fit is predicted with an error of "
-            f"{fit['median_error_pct']:.1f} % (median), {fit['max_error_pct']:.1f} % at most",
+            f"{fit['median_error_pct']:.1f} % (median), {fit['max_error_pct']:.1f} % (largest)",
         )
         _fields(console, "  coefficients", {name: fit[name] for name in fit if name not in _OF_THE_ERROR})
         for model in fit["report"]:

@@ -3,7 +3,7 @@
 from rich.console import Console
 
 from controller.cli.render import render_front
-from controller.cli.text import format_ms, format_size, print_lines, print_table
+from controller.cli.text import format_interval, format_ms, format_size, print_lines, print_table
 from controller.explanation.report import ExplainReport
 from controller.results import EXTRAPOLATED, FOREIGN_TABLE
 from controller.retargeting.report import RetargetResult
@@ -47,12 +47,14 @@ def render_explain(console: Console, report: ExplainReport) -> None:
     ]
     title = f"{report.study}, {report.name}: where the time goes on {report.target}"
     print_table(console, title, ("unit", "choice", "time", "share", "dense", "share"), rows)
+    interval = format_interval(report.low_ms, report.high_ms)
+    print_lines(console, f"predicted latency: {format_ms(report.latency_ms)}{interval}")
     for sentence in report.sentences:
         print_lines(console, sentence)
     for finding in report.findings:
         print_lines(console, finding.sentence, style="yellow")
-    if not report.findings:
-        print_lines(console, "every choice of the policy buys time on this target", style="green")
+    if report.verdict:
+        print_lines(console, report.verdict, style="yellow" if report.untold else "green")
     if report.foreign_table:
         print_lines(console, FOREIGN_TABLE, style="yellow")
     if report.extrapolated:

@@ -90,6 +90,11 @@ def format_ms(latency_ms: float | None) -> str:
     return "unknown" if latency_ms is None else f"{latency_ms:.3g} ms" if latency_ms < 1000 else f"{latency_ms:,.0f} ms"
 
 
+def format_interval(low_ms: float | None, high_ms: float | None) -> str:
+    """Format the bounds of a latency behind it: " (4.8 ms to 5.4 ms)"; nothing where they are not known."""
+    return "" if low_ms is None or high_ms is None else f" ({format_ms(low_ms)} to {format_ms(high_ms)})"
+
+
 def format_size(size_bytes: float | None) -> str:
     """Format a size in the decimal unit that fits."""
     if size_bytes is None:

@@ -10,16 +10,18 @@ from pathlib import Path
 
 from controller.errors import UsageError
 from controller.explanation.report import ExplainReport, TimeRow
-from controller.explanation.words import choice_text, finding_of, sentences_of
+from controller.explanation.words import choice_text, finding_of, sentences_of, verdict_of
 from controller.job import JobSpec
 from controller.job_file import anchored
+from controller.latency_words import latency_sentence, margin_of
 from controller.plots.explanation import explain_html, explain_png
 from controller.preparation import Description, describe, work_folder
 from controller.report_files import write_whole
 from controller.retargeting.target_change import TargetChange, describe_target
 from controller.storage.engine import open_database
 from controller.storage.repository import Repository
-from controller.study_summary import StudySummary, summarise
+from controller.study_summary import StudySummary, check_same_table, summarise
+from controller.tables.request import profile_command
 from evaluators.latency.breakdown import Breakdown, PartTime, break_down
 from evaluators.latency.idle_choices import idle_choices, tolerance_of
 from evaluators.latency.lookup import LatencyPredictor
@@ -43,21 +45,45 @@ def run_explain(study: str, storage: str, *, trial: int, change: TargetChange, o
         out: Folder for page, picture and JSON; None writes them beside the study's report.
 
     Raises:
-        UsageError: No such study or trial.
+        UsageError: No such study or trial, or its table is no longer that of the search; or planning is allowed without
+            another table.
         TableError: The table can't be read.
         ForeignTableError: The other table was measured on other hardware, and that is not allowed.
         MissingEntryError: The table lacks an operator of the policy.
     """
+    _check_change(change)
     summary = summarise(Repository(open_database(storage)), study)
     job = _job_on(summary, storage, change)
-    policy = summary.trial(trial).policy
+    summary.trial(trial)
     description = describe(job)
     table = load_table(description.table)
+    if change.table is None:
+        check_same_table(summary, table)
     foreign = bool(summary.foreign) if change.table is None else _is_foreign(job, table)
-    predictor = LatencyPredictor(table, description.workload, allow_extrapolation=job.target.allow_extrapolation)
-    report = _report(summary, job, trial, policy, description, table, predictor)
-    report = replace(report, foreign_table=foreign)
+    predictor = LatencyPredictor(
+        table,
+        description.workload,
+        profile_command=profile_command(description.request(())),
+        allow_extrapolation=job.target.allow_extrapolation,
+    )
+    report = _report(summary, job, trial, description, table, predictor, foreign=foreign)
     return _write(report, out or work_folder(storage) / "reports" / study)
+
+
+def _check_change(change: TargetChange) -> None:
+    given = [
+        option
+        for option, is_given in (
+            ("--allow-foreign-table", change.allow_foreign_table),
+            ("--extrapolate", change.allow_extrapolation),
+        )
+        if is_given
+    ]
+    if given and change.table is None:
+        raise UsageError(
+            f"{' and '.join(given)} {'say' if len(given) > 1 else 'says'} what another table may lack; without one a "
+            "policy is explained as its search priced it; add --table FILE, or leave the option out"
+        )
 
 
 def _job_on(summary: StudySummary, storage: str, change: TargetChange) -> JobSpec:
@@ -82,11 +108,13 @@ def _report(
     summary: StudySummary,
     job: JobSpec,
     trial: int,
-    policy: Policy,
     description: Description,
     table: LatencyTable,
     predictor: LatencyPredictor,
+    *,
+    foreign: bool,
 ) -> ExplainReport:
+    policy, name = summary.trial(trial).policy, summary.trial(trial).name
     structure, space = description.structure, description.space
     dense_policy = space.dense_policy()
     here, dense = (break_down(structure, each, predictor) for each in (policy, dense_policy))
@@ -94,8 +122,8 @@ def _report(
     tolerance = tolerance_of(table)
     groups = {unit.name: unit.groups for unit in structure.units}
     size_ratio = size_bytes(structure, policy) / size_bytes(structure, dense_policy)
-    name = summary.trial(trial).name
     found = idle_choices(space, policy, predictor, tolerance=tolerance)
+    extrapolated = len(predictor.extrapolated(operators(structure, policy, description.workload)))
     return ExplainReport(
         study=summary.record.name,
         trial=trial,
@@ -103,18 +131,28 @@ def _report(
         target=describe_target(job.target),
         table=description.table,
         latency_ms=here.latency_ms,
-        low_ms=prediction.low_ms if prediction.corrected else None,
-        high_ms=prediction.high_ms if prediction.corrected else None,
+        low_ms=prediction.low_ms,
+        high_ms=prediction.high_ms,
         dense_ms=dense.latency_ms,
         size_ratio=size_ratio,
         tolerance=tolerance,
         rows=tuple(_rows(here, dense, policy, groups)),
         findings=tuple(
-            finding_of(idle, groups[idle.unit], dense_ms=dense.latency_ms, tolerance=tolerance) for idle in found
+            finding_of(idle, groups[idle.unit], dense_ms=dense.latency_ms, tolerance=tolerance) for idle in found.idle
         ),
-        sentences=tuple(sentences_of(name, here, dense, size_ratio=size_ratio)),
-        extrapolated=len(predictor.extrapolated(operators(structure, policy, description.workload))),
+        verdict=verdict_of(found, is_dense=policy == dense_policy),
+        untold=found.untold,
+        sentences=(
+            *sentences_of(name, here, dense, size_ratio=size_ratio),
+            _latency_sentence(predictor, foreign=foreign, extrapolated=extrapolated > 0),
+        ),
+        foreign_table=foreign,
+        extrapolated=extrapolated,
     )
+
+
+def _latency_sentence(predictor: LatencyPredictor, *, foreign: bool, extrapolated: bool) -> str:
+    return latency_sentence(margin_of(predictor.correction), foreign=foreign, extrapolated=extrapolated)
 
 
 def _rows(here: Breakdown, dense: Breakdown, policy: Policy, groups: dict[str, int]) -> Iterator[TimeRow]:

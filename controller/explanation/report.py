@@ -64,13 +64,16 @@ class ExplainReport(Record):
         target: Device, threads and calls that the times are for, in words.
         table: The latency table.
         latency_ms: Predicted latency.
-        low_ms: Lower bound by the correction's error; None where the table has no correction for the workload.
+        low_ms: Lower bound of 90 % of measured times; None where nobody measured how far the prediction errs: the table
+            has no correction for the workload, or the policy has operators outside what was measured.
         high_ms: Upper bound, likewise.
         dense_ms: Predicted latency of the dense model.
         size_ratio: Bytes over those of the dense model.
         tolerance: Relative difference of times that counts as none.
         rows: Units with their operators, then what lies outside, correction, overhead and total.
         findings: Choices that buy no time.
+        verdict: What is to be said of the choices where there are no such findings, or not of all units; else empty.
+        untold: Units whose other choices the table can't price.
         sentences: What the figures say, a line each.
         foreign_table: Whether the table was measured on other hardware.
         extrapolated: How many operators lie outside what the table was measured for.
@@ -90,6 +93,8 @@ class ExplainReport(Record):
     tolerance: float
     rows: tuple[TimeRow, ...]
     findings: tuple[Finding, ...]
+    verdict: str = ""
+    untold: tuple[str, ...] = ()
     sentences: tuple[str, ...]
     foreign_table: bool = False
     extrapolated: int = 0

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from controller.explanation.report import Finding
 from evaluators.latency.breakdown import Breakdown
 from evaluators.latency.correction import PAIRS, PRODUCTS
-from evaluators.latency.idle_choices import LITTLE, IdleChoice, IdleKind
+from evaluators.latency.idle_choices import LITTLE, IdleChoice, IdleChoices, IdleKind
 from evaluators.latency.workload import OperatorKind
+from search_spaces.formats import FORMATS
 from search_spaces.policy import Choice
 
+_NAMED = 3
 _OTHERS = frozenset(OperatorKind) - PRODUCTS - PAIRS
 
 
@@ -73,7 +75,7 @@ def finding_of(idle: IdleChoice, groups: int, *, dense_ms: float, tolerance: flo
         case IdleKind.FORMAT_IS_SLOWER:
             sentence = (
                 f"{idle.unit}: {idle.choice.format} is slower here than {idle.better.format}, by {-idle.saved_ms:.3g} "
-                f"of {idle.unit_ms:.3g} ms, and has fewer bits: it buys bytes and no time"
+                f"of {idle.unit_ms:.3g} ms, and has {_bits(idle)}"
             )
         case IdleKind.PRUNING_SAVES_LITTLE:
             sentence = (
@@ -83,6 +85,30 @@ def finding_of(idle: IdleChoice, groups: int, *, dense_ms: float, tolerance: flo
     return Finding(
         unit=idle.unit, kind=idle.kind, choice=chosen, better=better, saved_ms=idle.saved_ms, sentence=sentence
     )
+
+
+def verdict_of(found: IdleChoices, *, is_dense: bool) -> str:
+    """Say what no finding says: that every choice buys time, that none was made, or of which units nothing is known.
+
+    Args:
+        found: What was found.
+        is_dense: Whether the policy is the dense model.
+    """
+    if is_dense and not found.idle:
+        return "the dense model leaves nothing out and keeps its format: it has made no choice that could buy time"
+    if found.untold:
+        names = ", ".join(found.untold[:_NAMED])
+        more = f" and {len(found.untold) - _NAMED} more" if len(found.untold) > _NAMED else ""
+        return (
+            f"whether {'all other choices buy' if found.idle else 'every choice buys'} time is not known: the table "
+            f"can't price what else could be chosen for {names}{more}"
+        )
+    return "" if found.idle else "every choice of the policy buys time on this target"
+
+
+def _bits(idle: IdleChoice) -> str:
+    chosen, better = (FORMATS.get(choice.format).weight_bits for choice in (idle.choice, idle.better))
+    return "fewer bits: it buys bytes and no time" if chosen < better else "as many bits a weight: it buys no time"
 
 
 def _step(idle: IdleChoice) -> str:

@@ -35,6 +35,7 @@ def explain_html(report: ExplainReport) -> str:
     """
     title = html.escape(_title(report))
     lines = [*_warnings(report), *report.sentences, *(finding.sentence for finding in report.findings)]
+    lines += [report.verdict] if report.verdict else []
     listed = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
     sorts = _sorts(report)
     key = "".join(
@@ -45,7 +46,8 @@ def explain_html(report: ExplainReport) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_POLICY}">\n'
         f"<title>{title}</title>\n<style>{STYLE}{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<header><h1>{title}</h1><p>{html.escape(report.target)}</p><ul>{listed}</ul></header>\n"
+        f"<header><h1>{title}</h1><p>{html.escape(report.target)}</p>"
+        f"<p>{_latency(report)}</p><ul>{listed}</ul></header>\n"
         f'<section><h2>Time by unit</h2><p class="soft">The thin, pale bar is the dense model.</p>'
         f'<div class="keys">{key}</div><div class="times">{"".join(_bars(report, sorts))}</div></section>\n'
         f"<section><h2>Figures</h2>{_table(report)}</section>\n</main>\n</body>\n</html>\n"
@@ -72,7 +74,7 @@ def explain_png(report: ExplainReport) -> bytes:
             now, before = now + row.latency_ms, before + row.dense_ms
     axes.set_yticks(range(len(parts)), [picture_text(name) for name in parts], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel("latency by the table (ms); thin and pale: the dense model")
+    axes.set_xlabel(f"latency by the table (ms); thin and pale: the dense model\n{_latency(report)}")
     axes.grid(axis="x", color="#e8ebef")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -91,6 +93,13 @@ def _title(report: ExplainReport) -> str:
 def _warnings(report: ExplainReport) -> list[str]:
     found = [FOREIGN_TABLE] if report.foreign_table else []
     return [*found, *([f"{report.extrapolated} {EXTRAPOLATED}"] if report.extrapolated else [])]
+
+
+def _latency(report: ExplainReport) -> str:
+    if report.low_ms is None or report.high_ms is None:
+        return f"predicted latency {number(report.latency_ms)} ms"
+    interval = f"{number(report.low_ms)} to {number(report.high_ms)}"
+    return f"predicted latency {number(report.latency_ms)} ms ({interval} ms)"
 
 
 def _parts(report: ExplainReport) -> dict[str, list[TimeRow]]:

@@ -4,6 +4,7 @@ import html
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from controller.latency_words import capitalised
 from controller.plots.page import page
 from controller.plots.sensitivity import loss_section
 from controller.plots.study_data import page_data, placed_points
@@ -40,7 +41,7 @@ def _body(view: StudyView, details: ReportDetails, points: list[PointView], cost
         '<div id="legend" class="legend"></div><div id="scatter" class="chart"></div></section>',
         '<section><h2>Policy</h2><div id="policy"><p class="soft hint">Choose a point or a row to see its policy '
         "unit by unit.</p></div></section>",
-        _table(view, "Front", rows),
+        _table(view, "Front", rows, note=view.latency_sentence),
         _table(view, "Baselines", base),
         _holdout(view),
         f'<section><h2>Hypervolume</h2><p class="soft">{html.escape(view.hypervolume_sentence)}</p>'
@@ -58,9 +59,10 @@ def _controls(view: StudyView, costs: Sequence[Mapping[str, Any]]) -> str:
     return f'<div><label for="cost" class="soft">against</label><select id="cost">{options}</select>{zoom}</div>'
 
 
-def _table(view: StudyView, heading: str, rows: list[str]) -> str:
+def _table(view: StudyView, heading: str, rows: list[str], *, note: str = "") -> str:
     if not rows:
         return f'<section><h2>{heading}</h2><p class="soft">None yet.</p></section>'
+    below = f'<p class="soft">{html.escape(capitalised(note))}.</p>' if note else ""
     metric = "" if view.task_metric is None else f"<th>{html.escape(view.task_metric)} on holdout</th>"
     further = "".join(f"<th>{heading}</th>" for heading in view.further_headings)
     head = (
@@ -70,7 +72,7 @@ def _table(view: StudyView, heading: str, rows: list[str]) -> str:
     )
     return (
         f'<section><h2>{heading}</h2><div class="scroll"><table><thead>{head}</thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div></section>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>{below}</section>"
     )
 
 

@@ -28,9 +28,10 @@ def front_to_html(result: SearchResult) -> str:
     body = "".join(_row(row, on_front=index < count) for index, row in enumerate(rows))
     heads = "".join(f"<th>{html.escape(head)}</th>" for head in _heads(result))
     picked = "" if result.picked is None else f"<p>picked {html.escape(result.picked.explanation)}</p>"
+    note = f"<p>{html.escape(result.latency_sentence)}</p>" if result.latency_sentence else ""
     return (
         f"<div><p><b>{html.escape(title)}</b>{html.escape(volume)}</p>{_drawing(result, rows)}"
-        f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{picked}</div>"
+        f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{note}{picked}</div>"
     )
 
 

@@ -28,7 +28,9 @@ def retarget_html(report: RetargetResult) -> str:
     result = report.result
     series = [entry for entry in _series(report) if entry.marks]
     title = html.escape(_title(report))
-    sentences = "".join(f"<li>{html.escape(text)}</li>" for text in (*warnings_of(report), *report.sentences))
+    sentences = "".join(
+        f"<li>{html.escape(text)}</li>" for text in (*warnings_of(report), *_latency(report), *report.sentences)
+    )
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -84,6 +86,11 @@ def warnings_of(report: RetargetResult) -> tuple[str, ...]:
     found = [FOREIGN_TABLE] if result.foreign_table else []
     found += [f"{result.extrapolated} {EXTRAPOLATED}"] if result.extrapolated else []
     return (*found, *result.notes)
+
+
+def _latency(report: RetargetResult) -> tuple[str, ...]:
+    sentence = report.result.latency_sentence
+    return (sentence,) if sentence else ()
 
 
 def _title(report: RetargetResult) -> str:

@@ -154,7 +154,7 @@ def _config(move: _Move, link: Origin, *, trials: int) -> StudyConfig:
     kept = {key: value for key, value in stored.items() if key not in declared}
     if "metric_evaluation" in kept and move.worker is not None:
         kept["metric_evaluation"] = move.worker.digest_of(QualityMeasure.METRIC)
-    fixed = {**kept, **declared, "foreign_table": list(move.priced.foreign), "extrapolated": move.priced.extrapolated}
+    fixed = {**kept, **declared, **move.priced.fixed_content()}
     job = move.job.model_copy(update={"search": move.job.search.model_copy(update={"trials": max(1, trials)})})
     public = job.public_dict()
     public["target"]["table"] = str(move.priced.description.table)

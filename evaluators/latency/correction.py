@@ -1,5 +1,6 @@
 """What a sum of operators misses (fusion, cache, dispatch, the call itself), as a few coefficients with their error."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -15,6 +16,13 @@ ATTENTION = frozenset(
 """Operators without weights that only attention has."""
 PAIRS = frozenset({OperatorKind.QUANTIZE, OperatorKind.STATIC_QUANTIZE, OperatorKind.DEQUANTIZE})
 """Operators that runtimes fuse with the product behind or before them."""
+CONFIDENCE = 0.9
+"""Share of measured times that an interval is made for."""
+TIMING_ERROR = 0.03
+"""How far apart, relative to it, two timings of a model in different hours may be; those that a profile calls the same
+are within this."""
+_WIDEST = 100.0
+"""Logarithm beyond which an interval says nothing anyway."""
 
 
 class _Stored(BaseModel):
@@ -83,10 +91,52 @@ class Correction(_Stored):
         pair_ms = self.pair_overhead_ms if operator.kind in PAIRS else 0.0
         return self._scale_of(operator) * raw_ms + self.operator_overhead_ms + pair_ms
 
+    @property
+    def coefficients(self) -> int:
+        """How many coefficients were fitted; one that was held at its bound of 0 is none."""
+        overheads = (self.operator_overhead_ms, self.pair_overhead_ms, self.overhead_ms)
+        further = (self.other_scale is not None, self.attention_scale is not None, *(ms > 0 for ms in overheads))
+        return max(1, len(self.format_scales)) + sum(further)
+
+    @property
+    def margin_pct(self) -> float:
+        """Per cent within which `CONFIDENCE` of the measured times of further models are expected, above 0.
+
+        A prediction interval of two parts. The first is Student's quantile times the root mean square of the errors of
+        models left out, as logarithms, with as many degrees of freedom as there are models beyond coefficients. The
+        second is `TIMING_ERROR`: the machine of another hour is faster or slower for all models alike, which no error
+        of the fit can tell, so it is added in full. A correction without its models takes its largest error for the
+        root mean square, which is never more.
+
+        Reference:
+            Allen (1974), The relationship between variable selection and data augmentation and a method for prediction
+            (errors of prediction by leaving one out). Butler and Rothman (1980), Predictive intervals based on reuse of
+            the sample.
+        """
+        from scipy.special import stdtrit
+
+        free = max(1, self.models - self.coefficients)
+        quantile = float(stdtrit(free, (1 + CONFIDENCE) / 2))
+        return 100 * math.expm1(min(quantile * self._error() + math.log1p(TIMING_ERROR), _WIDEST))
+
     def interval(self, corrected_ms: float) -> tuple[float, float]:
-        """Bounds that the left-out models stayed within: measured times whose error is at most `max_error_pct`."""
-        error = self.max_error_pct / 100
-        return corrected_ms / (1 + error), corrected_ms / max(1 - error, 0.01)
+        """Bounds between which `CONFIDENCE` of measured times with such a prediction are expected; see `margin_pct`.
+
+        Args:
+            corrected_ms: The prediction, above 0.
+
+        Returns:
+            The prediction over and times the same factor, in ms.
+        """
+        factor = 1 + self.margin_pct / 100
+        return corrected_ms / factor, corrected_ms * factor
+
+    def _error(self) -> float:
+        """Root mean square of the logarithms of predicted over measured, of models left out."""
+        errors = [math.log(model.predicted_ms / model.measured_ms) for model in self.report if model.left_out]
+        if not errors:
+            return math.log1p(self.max_error_pct / 100)
+        return math.sqrt(math.fsum(error**2 for error in errors) / len(errors))
 
     def _scale_of(self, operator: Operator) -> float:
         if operator.kind in PRODUCTS:

@@ -31,7 +31,7 @@ class IdleKind(StrEnum):
     WIDER_COSTS_THE_SAME = "wider_costs_the_same"
     """The unit could keep more at the same time."""
     FORMAT_IS_SLOWER = "format_is_slower"
-    """A format with more bits is faster."""
+    """A format with at least as many bits is faster."""
     PRUNING_SAVES_LITTLE = "pruning_saves_little"
     """All that was pruned takes hardly any time."""
 
@@ -61,6 +61,20 @@ class IdleChoice:
     better_width: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdleChoices:
+    """What is known of a policy's choices.
+
+    Attributes:
+        idle: Choices that buy no time, unit by unit.
+        untold: Units whose choice is another than the dense model's, and of whose other choices the table can't price
+            one or more.
+    """
+
+    idle: tuple[IdleChoice, ...]
+    untold: tuple[str, ...]
+
+
 def tolerance_of(table: LatencyTable) -> float:
     """Return the relative difference within which a table's times are the same: its median spread, within limits."""
     spreads = [spread for entry in table.entries if (spread := entry.relative_spread) is not None]
@@ -68,10 +82,8 @@ def tolerance_of(table: LatencyTable) -> float:
     return min(max(statistics.median(spreads), low), high) if spreads else _USUAL_SPREAD
 
 
-def idle_choices(
-    space: SearchSpace, policy: Policy, predictor: LatencyPredictor, *, tolerance: float
-) -> list[IdleChoice]:
-    """Return the choices of a policy that buy no time, unit by unit.
+def idle_choices(space: SearchSpace, policy: Policy, predictor: LatencyPredictor, *, tolerance: float) -> IdleChoices:
+    """Find the choices of a policy that buy no time.
 
     Args:
         space: What there was to choose.
@@ -80,7 +92,8 @@ def idle_choices(
         tolerance: Relative difference of a unit's times that counts as none, 0 or more.
     """
     finder = _Finder(space, policy, predictor, tolerance)
-    return [found for unit_space in space.unit_spaces for found in finder.of(unit_space)]
+    idle = tuple(found for unit_space in space.unit_spaces for found in finder.of(unit_space))
+    return IdleChoices(idle=idle, untold=tuple(finder.untold))
 
 
 class _Finder:
@@ -90,6 +103,7 @@ class _Finder:
         self._inside = predictor.for_policy(space.structure, policy)
         self._dense_ms = predictor.policy_ms(space.structure, space.dense_policy())
         self._policy_ms = predictor.policy_ms(space.structure, policy)
+        self.untold: dict[str, None] = {}
 
     def of(self, unit_space: UnitSpace) -> Iterator[IdleChoice]:
         unit, choice = unit_space.unit, self._policy[unit_space.unit.name]
@@ -97,14 +111,14 @@ class _Finder:
         unit_ms = self._inside.operators_ms(counts.items())
         wider = self._wider(unit_space, choice, unit_ms)
         if wider is not None:
-            yield self._found(unit, IdleKind.WIDER_COSTS_THE_SAME, choice, wider, unit_ms)
+            yield self._found(unit_space, IdleKind.WIDER_COSTS_THE_SAME, choice, wider, unit_ms)
         elif choice.keep < unit.groups:
             whole = Choice(unit.groups, choice.format)
-            if (saved_ms := self._saved_ms(unit, whole)) is not None and saved_ms < LITTLE * self._dense_ms:
-                yield self._found(unit, IdleKind.PRUNING_SAVES_LITTLE, choice, whole, unit_ms)
+            if (saved_ms := self._saved_ms(unit_space, whole)) is not None and saved_ms < LITTLE * self._dense_ms:
+                yield self._found(unit_space, IdleKind.PRUNING_SAVES_LITTLE, choice, whole, unit_ms)
         faster = self._faster_format(unit_space, choice, unit_ms)
         if faster is not None:
-            yield self._found(unit, IdleKind.FORMAT_IS_SLOWER, choice, faster, unit_ms)
+            yield self._found(unit_space, IdleKind.FORMAT_IS_SLOWER, choice, faster, unit_ms)
 
     def _wider(self, unit_space: UnitSpace, choice: Choice, unit_ms: float) -> Choice | None:
         """The widest that costs the same, of what is on offer and of the next widths that kernels like."""
@@ -113,32 +127,43 @@ class _Finder:
         unit = unit_space.unit
         counts = {keep for keep in (*unit_space.keeps, *_next_steps(unit, choice.keep)) if keep > choice.keep}
         for keep in sorted(counts, reverse=True):
-            saved_ms = self._saved_ms(unit, Choice(keep, choice.format))
+            saved_ms = self._saved_ms(unit_space, Choice(keep, choice.format))
             if saved_ms is not None and saved_ms <= self._tolerance * unit_ms:
                 return Choice(keep, choice.format)
         return None
 
     def _faster_format(self, unit_space: UnitSpace, choice: Choice, unit_ms: float) -> Choice | None:
-        """The fastest of the formats with more bits that are faster by more than times differ."""
+        """The fastest of the formats with at least as many bits that are faster by more than times differ."""
         if choice.keep == 0:
             return None
         bits = FORMATS.get(choice.format).weight_bits
         offered = {*unit_space.formats, self._space.base_format}
-        richer = [Choice(choice.keep, name) for name in sorted(offered) if FORMATS.get(name).weight_bits > bits]
-        known = [(ms, other) for other in richer if (ms := self._saved_ms(unit_space.unit, other)) is not None]
+        rivals = [name for name in sorted(offered - {choice.format}) if FORMATS.get(name).weight_bits >= bits]
+        richer = [Choice(choice.keep, name) for name in rivals]
+        known = [(ms, other) for other in richer if (ms := self._saved_ms(unit_space, other)) is not None]
         saved_ms, best = min(known, default=(0.0, choice))
         return best if saved_ms < -self._tolerance * unit_ms else None
 
-    def _saved_ms(self, unit: Unit, other: Choice) -> float | None:
+    def _saved_ms(self, unit_space: UnitSpace, other: Choice) -> float | None:
         """Time that the policy saves against the same one with another choice; None where the table can't tell."""
-        changed = self._policy.replace(**{unit.name: other})
+        changed = self._policy.replace(**{unit_space.unit.name: other})
         try:
             return self._predictor.policy_ms(self._space.structure, changed) - self._policy_ms
         except MissingEntryError:
+            self._note(unit_space, other)
             return None
 
-    def _found(self, unit: Unit, kind: IdleKind, choice: Choice, better: Choice, unit_ms: float) -> IdleChoice:
-        saved_ms = self._saved_ms(unit, better)
+    def _note(self, unit_space: UnitSpace, other: Choice) -> None:
+        """Note a unit of whose choices nothing can be said; widths that are not on offer are no choices."""
+        name, dense = unit_space.unit.name, Choice(unit_space.unit.groups, self._space.base_format)
+        offered = other.keep in (*unit_space.keeps, dense.keep) and other.format in (*unit_space.formats, dense.format)
+        if offered and self._policy[name] != dense:
+            self.untold[name] = None
+
+    def _found(
+        self, unit_space: UnitSpace, kind: IdleKind, choice: Choice, better: Choice, unit_ms: float
+    ) -> IdleChoice:
+        unit, saved_ms = unit_space.unit, self._saved_ms(unit_space, better)
         assert saved_ms is not None
         return IdleChoice(
             unit=unit.name,

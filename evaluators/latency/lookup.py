@@ -38,15 +38,16 @@ class LatencyPrediction:
 
     Attributes:
         latency_ms: The prediction, corrected where the table has a correction for the workload.
-        low_ms: Lower bound by the correction's error; equal to the prediction where there is no correction.
+        low_ms: Lower bound of `Correction.interval`; None where nobody measured how far the prediction errs: without a
+            correction, and where `extrapolated`.
         high_ms: Upper bound, likewise.
         corrected: Whether a correction was applied.
-        extrapolated: Whether an operator lies outside what was measured; the bounds then say too little.
+        extrapolated: Whether an operator lies outside what was measured.
     """
 
     latency_ms: float
-    low_ms: float
-    high_ms: float
+    low_ms: float | None
+    high_ms: float | None
     corrected: bool
     extrapolated: bool = False
 
@@ -261,15 +262,18 @@ class LatencyPredictor:
         return tuple((operator, count, inside.operator_ms(operator)) for operator, count in counts.items())
 
     def predict(self, structure: ModelStructure, policy: Policy) -> LatencyPrediction:
-        """Return the latency of a policy with the bounds that the correction's error gives."""
+        """Return the latency of a policy with its interval, where that is known."""
         latency_ms = self.policy_ms(structure, policy)
-        low, high = self.correction.interval(latency_ms) if self.correction else (latency_ms, latency_ms)
+        extrapolated = bool(self.extrapolated(operators(structure, policy, self.workload)))
+        low_ms, high_ms = None, None
+        if self.correction is not None and not extrapolated:
+            low_ms, high_ms = self.correction.interval(latency_ms)
         return LatencyPrediction(
             latency_ms=latency_ms,
-            low_ms=low,
-            high_ms=high,
+            low_ms=low_ms,
+            high_ms=high_ms,
             corrected=self.correction is not None,
-            extrapolated=bool(self.extrapolated(operators(structure, policy, self.workload))),
+            extrapolated=extrapolated,
         )
 
     def check(self, operators: Iterable[Operator]) -> None:

@@ -36,6 +36,14 @@ def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+def test_an_export_shows_the_interval_of_the_prediction_where_there_is_one(serve):
+    words = ("export", "demo", "--trial", 7, "--out", "o")
+    serve(run_export=lambda *_arguments, **_more: REPORT)
+    assert "as searched, for" not in run(*words).stdout
+    serve(run_export=lambda *_arguments, **_more: replace(REPORT, predicted_low_ms=3.9, predicted_high_ms=4.3))
+    assert "latency as searched, for 90 % of measured times: 4.1 ms (3.9 ms to 4.3 ms)" in run(*words).stdout
+
+
 def raising(error):
     def fail(*_arguments, **_options):
         raise error

@@ -1,8 +1,12 @@
+import json
+import math
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from evaluators.latency.correction import Correction
+from evaluators.latency.correction import CONFIDENCE, Correction, ModelError
 from evaluators.latency.fitting import (
     FORMS,
     RIDGE,
@@ -14,6 +18,7 @@ from evaluators.latency.fitting import (
 )
 from evaluators.latency.workload import Operator, OperatorKind
 
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 LINEAR = Operator.of(OperatorKind.LINEAR, format="fp32", tokens=4, in_features=8, out_features=8)
 LINEAR_W4 = Operator.of(OperatorKind.LINEAR, format="w4", tokens=4, in_features=8, out_features=8)
 CORE = Operator.of(OperatorKind.ATTENTION_CORE, batch=1, sequence=4, heads=2, queries=2, head_dim=4)
@@ -182,9 +187,48 @@ def test_operators_are_corrected_by_kind() -> None:
     assert [with_attention.operator_ms(o, 1.0) for o in (CORE, LINEAR, NORM)] == [5.5, 2.5, 3.5]
 
 
-def test_the_interval_holds_the_measured_times_within_the_error() -> None:
-    fit = Correction(scale=1, overhead_ms=0, models=4, median_error_pct=2, max_error_pct=25)
-    assert fit.interval(10.0) == (pytest.approx(8), pytest.approx(10 / 0.75))
+def test_the_interval_is_a_quantile_of_the_errors_and_the_error_of_timing() -> None:
+    """By hand: six models, one coefficient, so Student's 95 % quantile of five degrees of freedom, 2.015."""
+    errors = (1.02, 0.98, 1.01, 0.97)
+    seen = ModelError(name="ends", predicted_ms=9.0, measured_ms=1.0, left_out=False)
+    report = (seen, *(ModelError(name="m", predicted_ms=e, measured_ms=1.0, left_out=True) for e in errors))
+    fit = Correction(scale=1, overhead_ms=0, models=6, median_error_pct=2, max_error_pct=3, report=report)
+    spread = math.sqrt(sum(math.log(e) ** 2 for e in errors) / 4)
+    factor = math.exp(2.015 * spread) * 1.03
+    assert fit.margin_pct == pytest.approx(100 * (factor - 1), rel=1e-3)
+    assert fit.interval(10.0) == (pytest.approx(10 / factor, rel=1e-3), pytest.approx(10 * factor, rel=1e-3))
+
+
+def test_coefficients_cost_degrees_of_freedom_and_bounds_none() -> None:
+    fit = Correction(scale=1, overhead_ms=0, models=8, median_error_pct=2, max_error_pct=3)
+    further = {"format_scales": {"fp32": 1.0, "w8a8": 0.9}, "other_scale": 2.0, "pair_overhead_ms": 0.1}
+    costly = fit.model_copy(update=further)
+    assert (fit.coefficients, costly.coefficients) == (1, 4)
+    assert fit.margin_pct < costly.margin_pct
+
+
+@pytest.mark.parametrize("largest", [0.0, 25.0, 1e300])
+def test_a_correction_without_its_models_goes_by_its_largest_error(largest: float) -> None:
+    fit = Correction(scale=1, overhead_ms=0, models=2, median_error_pct=0, max_error_pct=largest)
+    low, high = fit.interval(10.0)
+    assert math.isfinite(high)
+    assert 0 < low < 10 / 1.03 + 1e-9
+    assert high > 10 * min(1.03 + 2 * largest / 100, 1e9) - 1e-9
+
+
+def test_measured_policies_lie_in_the_interval_as_often_as_it_says() -> None:
+    """On what was kept of real measurements: policies that no correction saw, several workloads and models."""
+    inside = []
+    for path in RESULTS.glob("latency_error-*.json"):
+        for row in json.loads(path.read_text())["rows"]:
+            if not row["correction"]:
+                continue
+            fit = Correction.model_validate_json(json.dumps(row["correction"]))
+            for policy in row["policies"]:
+                low_ms, high_ms = fit.interval(policy["predicted_ms"])
+                inside.append(low_ms <= policy["measured_ms"] <= high_ms)
+    assert len(inside) >= 100
+    assert np.mean(inside) >= CONFIDENCE
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_a_policy_is_the_sum_of_its_operators() -> None:
     assert predictor.policy_ms(STRUCTURE, policy) == pytest.approx(naive)
     assert naive == pytest.approx(3 * 0.05 + 32 * 0.031)
     prediction = predictor.predict(STRUCTURE, policy)
-    assert (prediction.low_ms, prediction.high_ms, prediction.corrected) == (naive, naive, False)
+    assert (prediction.low_ms, prediction.high_ms, prediction.corrected) == (None, None, False)
 
 
 def test_a_unit_left_out_costs_nothing() -> None:
@@ -117,8 +117,20 @@ def test_a_correction_applies_to_its_workload_only() -> None:
     )
     prediction = predictor.predict(STRUCTURE, policy)
     assert prediction.corrected
+    assert prediction.low_ms is not None
+    assert prediction.high_ms is not None
     assert prediction.low_ms < prediction.latency_ms < prediction.high_ms
     assert LatencyPredictor(corrected, Workload(batch=2, sequence_length=4)).correction is None
+
+
+def test_beyond_what_was_measured_nobody_knows_how_far_a_prediction_errs() -> None:
+    fit = Correction(scale=1.2, overhead_ms=0.5, models=4, median_error_pct=1, max_error_pct=10)
+    times = {o: ms for o, ms in model_times().items() if "64" not in str(o)}
+    times |= {linear(16, 24): 0.24, linear(24, 16): 0.48, gelu(24): 0.024}
+    predictor = LatencyPredictor(table_of(times).with_correction(WORKLOAD, fit), WORKLOAD, allow_extrapolation=True)
+    outside = predictor.predict(STRUCTURE, Policy({"f": Choice(32, "fp32")}))
+    assert (outside.low_ms, outside.high_ms, outside.corrected, outside.extrapolated) == (None, None, True, True)
+    assert predictor.predict(STRUCTURE, Policy({"f": Choice(20, "fp32")})).low_ms is not None
 
 
 def test_a_check_names_all_that_is_missing() -> None:

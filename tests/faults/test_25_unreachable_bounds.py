@@ -75,17 +75,18 @@ def test_energy_and_memory_of_the_dense_model_are_those_that_trials_are_told(job
 
 def test_a_prediction_has_an_interval_where_the_table_tells_its_error(job, tmp_path):
     plain = price(job, describe(job), lambda *stage: None)
-    assert any("plain sums of operators" in note for note in plain.notes)
-    assert plan(job).dense_low_ms is None
+    uncorrected = plan(job)
+    assert uncorrected.dense_low_ms is None
+    assert "plain sums of operators" in uncorrected.latency_sentence
     fit = Correction(scale=1.0, overhead_ms=0.0, models=8, median_error_pct=2.0, max_error_pct=25.0)
     path = tmp_path / "corrected.json"
     load_table(job.target.table).with_correction(plain.description.workload, fit).save(path)
     corrected = job.model_copy(update={"target": job.target.model_copy(update={"table": path})})
     found = plan(corrected)
-    assert found.dense_low_ms == pytest.approx(found.dense_latency_ms / 1.25)
-    assert found.dense_high_ms == pytest.approx(found.dense_latency_ms / 0.75)
-    notes = price(corrected, describe(corrected), lambda *stage: None).notes
-    assert any("-20.0% to +33.3% off at most, 2.0 % in the median" in note for note in notes)
+    assert (found.dense_low_ms, found.dense_high_ms) == pytest.approx(fit.interval(found.dense_latency_ms))
+    assert found.dense_high_ms > found.dense_latency_ms * 1.25
+    assert f"90 % of measured times are expected within {fit.margin_pct:.1f} % of them" in found.latency_sentence
+    assert found.latency_margin_pct == pytest.approx(fit.margin_pct)
 
 
 def test_the_nearest_bound_is_that_of_a_real_policy(job):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from evaluators.latency.correction import CONFIDENCE
 from search_spaces.policy import Policy
 from search_spaces.units import ModelStructure
 from workers.export.report import ExportReport
@@ -112,7 +113,7 @@ def _table(report: ExportReport) -> str:
         ),
         (
             f"latency, ms (batch {report.batch}, {report.sequence_length} tokens)",
-            f"{report.latency_predicted_ms:.3f} ({report.latency_low_ms:.3f} to {report.latency_high_ms:.3f})",
+            f"{report.latency_predicted_ms:.3f} ({_latency_interval(report)})",
             f"{report.latency_measured_ms:.3f} ({undisturbed}p99 {report.latency_p99_ms:.3f})",
             "" if report.dense_latency_measured_ms is None else f"{report.dense_latency_measured_ms:.3f}",
         ),
@@ -133,6 +134,14 @@ def _table(report: ExportReport) -> str:
         ("cosine of logits, holdout", "", f"{holdout.cosine:.5f}", ""),
     ]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def _latency_interval(report: ExportReport) -> str:
+    """How far the prediction errs; earlier reports without a correction have bounds that are the prediction."""
+    low_ms, high_ms = report.latency_low_ms, report.latency_high_ms
+    if low_ms is None or high_ms is None or low_ms == high_ms:
+        return "error not measured"
+    return f"{100 * CONFIDENCE:.0f} % interval {low_ms:.3f} to {high_ms:.3f}"
 
 
 def _classes(report: ExportReport) -> list[str]:

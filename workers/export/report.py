@@ -34,8 +34,10 @@ class ExportReport(BaseModel):
         classes: The exported model on the holdout, class by class; None where answers are no classes.
         metric_gap: Exported less searched metric over the examples of all splits.
         latency_predicted_ms: By the latency table.
-        latency_low_ms: Lower bound by the correction's error.
-        latency_high_ms: Upper bound.
+        latency_low_ms: Lower bound of the prediction's interval, see `Correction.interval`; None where nobody measured
+            how far it errs here: without a correction, extrapolated, or by a table of other hardware. Earlier versions
+            then wrote the prediction itself.
+        latency_high_ms: Upper bound, likewise.
         dense_latency_predicted_ms: Prediction for the dense model.
         latency_measured_ms: Median of the artifact in a process of its own; where it has an early exit, of the model
             without it, whose call takes the same path whatever the example.
@@ -80,8 +82,8 @@ class ExportReport(BaseModel):
     classes: ClassReport | None = None
     metric_gap: float
     latency_predicted_ms: float
-    latency_low_ms: float
-    latency_high_ms: float
+    latency_low_ms: float | None
+    latency_high_ms: float | None
     dense_latency_predicted_ms: float
     latency_measured_ms: float
     latency_undisturbed_ms: float | None = None

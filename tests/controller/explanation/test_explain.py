@@ -19,7 +19,7 @@ from controller.storage import Repository, TrialRecord, TrialRole, TrialState, o
 from evaluators.costs import CostModel
 from evaluators.latency.correction import Correction
 from evaluators.latency.idle_choices import IdleKind
-from evaluators.latency.lookup import LatencyPredictor
+from evaluators.latency.lookup import LatencyPredictor, MissingEntryError
 from evaluators.latency.table import Entry, ForeignTableError, LatencyTable, load_table
 from evaluators.latency.workload import OperatorKind
 from search_spaces.policy import Choice, Policy
@@ -54,7 +54,7 @@ def explain(tiny_image: "TinyJob", tmp_path: Path) -> Explain:
                 "name": "tiny",
                 "model": {"id": tiny_image.model.id, "task": tiny_image.model.task},
                 "data": tiny_image.data.model_dump(mode="json"),
-                "space": {"keep": [1.0, 0.5, 0.0], "formats": ["fp32", "w8a8"]},
+                "space": {"keep": [1.0, 0.5, 0.0], "formats": options.pop("formats", ["fp32", "w8a8"])},
                 "target": {"table": str(path)},
                 "storage": f"sqlite:///{tmp_path}/paretrim.db",
             }
@@ -112,6 +112,8 @@ def test_rows_add_up_to_the_prediction(tiny_image: "TinyJob", explain: Explain) 
     assert by_name["layer.1.feed_forward"].latency_ms == 0
     assert report.low_ms is not None
     assert report.low_ms < report.latency_ms
+    assert "90 % of measured times are expected within" in report.sentences[-1]
+    assert " ms)" in report.files[0].read_text().split("predicted latency")[1][:60]
     assert "2 of 4, w8a8" in by_name["layer.0.attention"].choice
 
 
@@ -119,6 +121,82 @@ def test_a_table_without_a_correction_has_no_interval(tiny_image: "TinyJob", exp
     report = explain(policy_of(tiny_image), corrected=False)
     assert (report.low_ms, report.latency_ratio, report.size_ratio) == (None, 1, 1)
     assert report.findings == ()
+    assert "of unknown error" in report.sentences[-1]
+
+
+def test_the_dense_model_has_made_no_choice(tiny_image: "TinyJob", explain: Explain) -> None:
+    report = explain(policy_of(tiny_image, **{"layer.0.attention": Choice(2, "w8a8")}), trial=0)
+    assert (report.findings, report.untold) == ((), ())
+    assert "the dense model leaves nothing out" in report.verdict
+
+
+def test_choices_that_buy_time_are_said_to(tiny_image: "TinyJob", explain: Explain) -> None:
+    report = explain(policy_of(tiny_image, **{"layer.0.feed_forward": Choice(0, "fp32")}))
+    assert report.verdict == "every choice of the policy buys time on this target"
+    assert report.verdict in report.files[0].read_text()
+
+
+def test_what_the_table_can_not_price_is_not_said_to_buy_time(
+    tiny_image: "TinyJob", explain: Explain, tmp_path: Path
+) -> None:
+    """A table without the dense feed-forward block in w8a8 knows the policy, and not what else there was."""
+    policy = policy_of(tiny_image, **{"layer.0.feed_forward": Choice(32, "w8a8")})
+    explain(policy)
+    table = load_table(tmp_path / "explained.json")
+    wide = [
+        e for e in table.entries if e.format == "w8a8" and 64 in (e.axes.get("in_features"), e.axes.get("out_features"))
+    ]
+    path = tmp_path / "less.json"
+    table.model_copy(update={"entries": tuple(e for e in table.entries if e not in wide)}).save(path)
+    storage = f"sqlite:///{tmp_path}/paretrim.db"
+    report = run_explain("tiny", storage, trial=1, change=TargetChange(table=path), out=None)
+    assert report.untold == ("layer.0.feed_forward",)
+    assert "is not known: the table can't price what else could be chosen for layer.0.feed_forward" in report.verdict
+
+
+def test_a_table_that_changed_since_the_search_is_refused(
+    tiny_image: "TinyJob", explain: Explain, tmp_path: Path
+) -> None:
+    explain(policy_of(tiny_image))
+    path, storage = tmp_path / "explained.json", f"sqlite:///{tmp_path}/paretrim.db"
+    table = load_table(path)
+    table.model_copy(update={"corrections": ()}).save(path)
+    with pytest.raises(UsageError, match=r"replaced since; put it back, or .* with --table FILE"):
+        run_explain("tiny", storage, trial=1, change=TargetChange(), out=None)
+    report = run_explain("tiny", storage, trial=1, change=TargetChange(table=path), out=None)
+    assert report.low_ms is None
+
+
+@pytest.mark.parametrize(
+    ("allowed", "option"),
+    [({"allow_extrapolation": True}, "--extrapolate"), ({"allow_foreign_table": True}, "--allow-foreign-table")],
+)
+def test_planning_needs_another_table(allowed: dict[str, bool], option: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"{option} says what another table may lack.*add --table FILE"):
+        run_explain("tiny", f"sqlite:///{tmp_path}/x.db", trial=1, change=TargetChange(**allowed), out=None)
+
+
+def test_a_table_that_lacks_something_names_the_whole_command(
+    tiny_image: "TinyJob", explain: Explain, tmp_path: Path
+) -> None:
+    explain(policy_of(tiny_image))
+    table = load_table(tiny_image.table)
+    path = tmp_path / "short.json"
+    table.model_copy(update={"entries": table.entries[:1]}).save(path)
+    storage = f"sqlite:///{tmp_path}/paretrim.db"
+    with pytest.raises(MissingEntryError, match=f"paretrim profile --model {tiny_image.model.id} .* --out {path}"):
+        run_explain("tiny", storage, trial=1, change=TargetChange(table=path), out=None)
+
+
+@pytest.mark.parametrize(("slow", "fast"), [("w4", "w4g128"), ("w4g128", "w4")])
+def test_a_format_of_as_many_bits_that_is_faster_is_named(
+    tiny_image: "TinyJob", explain: Explain, slow: str, fast: str
+) -> None:
+    policy = policy_of(tiny_image, **{"layer.0.feed_forward": Choice(64, slow)})
+    report = explain(policy, lambda entry: 1e-4 if entry.format == fast else 1.0, formats=["fp32", "w4", "w4g128"])
+    (finding,) = report.findings
+    assert f"{slow} is slower here than {fast}" in finding.sentence
+    assert finding.sentence.endswith("has as many bits a weight: it buys no time")
 
 
 def test_a_format_that_is_slower_here_is_named(tiny_image: "TinyJob", explain: Explain) -> None:

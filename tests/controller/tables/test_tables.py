@@ -94,7 +94,7 @@ def test_show_has_device_provenance_ranges_and_the_corrections_error(write):
         "note: the machine is noisy",
         "quantize: tokens 8, features 8 to 64",
         "batch 1, 8 tokens, fitted on 5 models",
-        "1.5 % (median), 3.0 % at most",
+        "1.5 % (median), 3.0 % (largest)",
         "overhead_ms: 0.25",
         "dense: measured 10 ms, predicted 10.2 ms (+2.0 %)",
     ):

@@ -235,6 +235,16 @@ class TestArtifact:
         assert "| layer.0.attention | 3 of 4 | `█████████···` | w8a8 |" in text
         assert "| layer.0.feed_forward | 0 of 64 | `············` | left out |" in text
         assert "paretrim export tiny --trial 7 --out OUT" in text
+        assert report.latency_low_ms is None, "the table has no correction"
+        assert f"| {report.latency_predicted_ms:.3f} (error not measured) |" in text
+
+    def test_card_has_the_interval_of_a_corrected_table(
+        self, exported: Exported, released: tuple[ExportReport, Path]
+    ) -> None:
+        bounds = {"latency_predicted_ms": 5.0, "latency_low_ms": 4.75, "latency_high_ms": 5.25}
+        report = released[0].model_copy(update=bounds)
+        text = _request(exported, Path("out")).render_card(report)
+        assert "| 5.000 (90 % interval 4.750 to 5.250) |" in text
 
     def test_file_in_the_artifact_is_the_one_that_was_exported(
         self, exported: Exported, released: tuple[ExportReport, Path]
