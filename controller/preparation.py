@@ -75,6 +75,7 @@ class PricedSpace:
         costs: Exact costs of policies.
         table_checksum: Identity of the latency table.
         foreign: How the table's hardware differs from this machine's; empty where it is the same.
+        measured_on: Device, runtime and threads of the table, in words.
         extrapolated: How many operators of the space lie outside what was measured.
         notes: What the profiler noted about the machine, and how far to trust latencies and energies.
     """
@@ -83,6 +84,7 @@ class PricedSpace:
     costs: CostModel
     table_checksum: str
     foreign: tuple[str, ...]
+    measured_on: str
     extrapolated: int
     notes: tuple[str, ...]
 
@@ -165,6 +167,7 @@ def price_by_table(job: JobSpec, description: Description) -> PricedSpace:
         costs=costs,
         table_checksum=table.checksum,
         foreign=tuple(foreign),
+        measured_on=table.fingerprint.words,
         extrapolated=len(predictor.extrapolated(required)),
         notes=(*table.provenance.notes, _latency_note(predictor), *_energy_note(job, costs)),
     )

@@ -180,12 +180,12 @@ def check_same_study(record: StudyRecord, config: StudyConfig) -> None:
 def _compared(fixed_json: str) -> Any:
     """What must be the same. Jobs without a word on quality are of a time when it was always the metric.
 
-    What follows from model and data is left out, as these have a digest; and where the quality of guessing is computed
-    from outputs, its last digits are those of the machine. Where the trials are from changes nothing about them.
+    What follows from model, data and table is left out, as these have a digest; and where the quality of guessing is
+    computed from outputs, its last digits are those of the machine. Where trials are from changes nothing.
     """
     content = json.loads(fixed_json)
     content.pop(_ORIGIN, None)
-    for name in ("chance_quality", "metric_evaluation"):
+    for name in ("chance_quality", "metric_evaluation", "measured_on"):
         content["job"].pop(name, None)
     content["job"].setdefault("quality", QualityMeasure.METRIC.value)
     return content
