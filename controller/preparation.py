@@ -156,7 +156,9 @@ def price_by_table(job: JobSpec, description: Description) -> PricedSpace:
     predictor = LatencyPredictor(
         table,
         description.workload,
-        profile_command=profile_command(description.request(())),
+        profile_command=profile_command(
+            description.request(()), foreign=bool(foreign) or table.target != job.target.name
+        ),
         allow_extrapolation=job.target.allow_extrapolation,
     )
     required = required_operators(description.space, description.workload)

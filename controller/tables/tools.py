@@ -9,7 +9,7 @@ from controller.tables.results import Coverage, ShippedTable, TableComparison, T
 from evaluators.latency.diff import compare_tables
 from evaluators.latency.importing import import_table
 from evaluators.latency.merge import merge_tables
-from evaluators.latency.shipped import PREFIX, shipped_names, table_file
+from evaluators.latency.shipped import PREFIX, check_writable, shipped_names, table_file
 from evaluators.latency.summary import find_oddities, summarise
 from evaluators.latency.table import LatencyTable, UnitBasis, load_table
 from workers.targets.device import DEVICES
@@ -63,6 +63,7 @@ def merge_files(first: Path, second: Path, out: Path) -> TableWritten:
         TableError: One can't be read, or was altered.
         ForeignTableError: They are of other targets, devices, runtimes or numbers of threads.
         UsageError: The new file exists already.
+        ShippedTableError: The new file would lie among the tables of the package.
     """
     _check_new(out)
     merged = merge_tables(load_table(first), load_table(second))
@@ -89,6 +90,7 @@ def import_file(source: Path, mapping: Path, out: Path) -> TableWritten:
         JobError: The mapping is not valid.
         SourceFileError: The measurements do not fit the mapping.
         UsageError: The new file exists already.
+        ShippedTableError: The new file would lie among the tables of the package.
     """
     declared = load_mapping(mapping)
     _check_new(out)
@@ -121,6 +123,7 @@ def _shipped(name: str) -> ShippedTable:
 
 
 def _check_new(out: Path) -> None:
+    check_writable(out)
     if out.exists():
         raise UsageError(f"a table is written to a new file; {out} exists; name another, or remove it first")
 
