@@ -65,7 +65,7 @@ def merge_files(first: Path, second: Path, out: Path) -> TableWritten:
         UsageError: The new file exists already.
         ShippedTableError: The new file would lie among the tables of the package.
     """
-    _check_new(out)
+    check_new(out)
     merged = merge_tables(load_table(first), load_table(second))
     merged.table.save(out)
     notes = [f"{merged.added} operators of {second} that {first} lacked"]
@@ -93,7 +93,7 @@ def import_file(source: Path, mapping: Path, out: Path) -> TableWritten:
         ShippedTableError: The new file would lie among the tables of the package.
     """
     declared = load_mapping(mapping)
-    _check_new(out)
+    check_new(out)
     table = import_table(source, declared)
     table.save(out)
     (origin,) = table.provenance.sources
@@ -103,6 +103,18 @@ def import_file(source: Path, mapping: Path, out: Path) -> TableWritten:
     if origin.unit_basis is UnitBasis.ASSUMED:
         notes.append(f"that the times are in {origin.unit.value} is an assumption of the mapping")
     return _written(out, table, notes)
+
+
+def check_new(out: Path) -> None:
+    """Check that a table may be written to a file: a new one, and not among the tables of the package.
+
+    Raises:
+        UsageError: The file exists.
+        ShippedTableError: It would lie among the tables of the package.
+    """
+    check_writable(out)
+    if out.exists():
+        raise UsageError(f"a table is written to a new file; {out} exists; name another, or remove it first")
 
 
 def _shipped(name: str) -> ShippedTable:
@@ -120,12 +132,6 @@ def _shipped(name: str) -> ShippedTable:
         workloads=tuple(f"{c.batch} x {c.sequence_length} tokens" for c in table.corrections),
         differences=(f"no target {table.target!r} here",) if here is None else mark.differences(here),
     )
-
-
-def _check_new(out: Path) -> None:
-    check_writable(out)
-    if out.exists():
-        raise UsageError(f"a table is written to a new file; {out} exists; name another, or remove it first")
 
 
 def _written(out: Path, table: LatencyTable, notes: list[str]) -> TableWritten:
