@@ -105,7 +105,7 @@ def _artifacts(model: Path | None, policies: int, seed: int) -> None:
                 continue
             _describe(number, reports[-1])
     gaps = [abs(report.metric_gap) for report in reports]
-    errors = [abs(report.latency_error) for report in reports]
+    errors = [abs(report.latency_error) for report in reports if report.latency_error is not None]
     record(
         f"export_fidelity-{job.name}",
         {
@@ -138,10 +138,11 @@ def _export(worker: TrialWorker, policy: Policy, number: int, folder: Path) -> E
 
 def _describe(number: int, report: ExportReport) -> None:
     holdout = report.splits["holdout"]
+    error = "" if report.latency_error is None else f" ({report.latency_error:+.1%})"
     sys.stderr.write(
         f"policy {number}: searched {holdout.searched_metric:.4f}, exported {holdout.metric:.4f}, cosine "
         f"{holdout.cosine:.6f}; predicted {report.latency_predicted_ms:.3f} ms, measured "
-        f"{report.latency_measured_ms:.3f} ms ({report.latency_error:+.1%})\n"
+        f"{report.latency_measured_ms:.3f} ms{error}\n"
     )
 
 

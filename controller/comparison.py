@@ -9,6 +9,7 @@ import numpy as np
 
 from controller.errors import UsageError
 from controller.front import MAXIMISED, FrontMember, cost_bounds, points_of
+from controller.hardware_note import hardware_note
 from controller.job import Objective
 from controller.record import Record
 from controller.storage.engine import open_database
@@ -258,5 +259,7 @@ def _notes(first: StudySummary, second: StudySummary) -> Iterator[str]:
         yield "qualities were scored on different models or examples: small differences between the fronts mean little"
     if fixed[0]["target"] != fixed[1]["target"]:
         yield "latencies come from different tables or workloads: retarget one study to the other's table first"
-    if first.foreign or second.foreign:
-        yield "latencies of one of them come from a table of other hardware: good for planning only"
+    for summary in (first, second):
+        note = hardware_note(foreign_table=bool(summary.foreign), measured_on=summary.measured_on)
+        if note is not None:
+            yield f"{summary.record.name}: {note}"

@@ -191,6 +191,7 @@ def _result(report: ExportReport, out: Path, explanation: str, registered: Regis
         measured_size_bytes=report.size_file_bytes,
         dense_size_bytes=report.dense_size_bytes,
         early_exit=_exit_summary(report),
+        predicted_for=report.predicted_for,
         registered=registered,
     )
 

@@ -76,6 +76,7 @@ class PricedSpace:
         costs: Exact costs of policies.
         table_checksum: Identity of the latency table.
         foreign: How the table's hardware differs from this machine's; empty where it is the same.
+        measured_on: Device, runtime and threads of the table, in words.
         extrapolated: How many operators of the space lie outside what was measured.
         notes: What the profiler noted about the machine, and how far to trust energies.
     """
@@ -84,6 +85,7 @@ class PricedSpace:
     costs: CostModel
     table_checksum: str
     foreign: tuple[str, ...]
+    measured_on: str
     extrapolated: int
     notes: tuple[str, ...]
 
@@ -168,7 +170,9 @@ def price_by_table(job: JobSpec, description: Description) -> PricedSpace:
     predictor = LatencyPredictor(
         table,
         description.workload,
-        profile_command=profile_command(description.request(())),
+        profile_command=profile_command(
+            description.request(()), foreign=bool(foreign) or table.target != job.target.name
+        ),
         allow_extrapolation=job.target.allow_extrapolation,
     )
     required = required_operators(description.space, description.workload)
@@ -179,6 +183,7 @@ def price_by_table(job: JobSpec, description: Description) -> PricedSpace:
         costs=costs,
         table_checksum=table.checksum,
         foreign=tuple(foreign),
+        measured_on=table.fingerprint.words,
         extrapolated=len(predictor.extrapolated(required)),
         notes=(*table.provenance.notes, *_energy_note(job, costs)),
     )

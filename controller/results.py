@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from controller.hardware_note import FOREIGN_TABLE as FOREIGN_TABLE
+from controller.hardware_note import hardware_note
 from controller.record import SCHEMA_VERSION as SCHEMA_VERSION
 from controller.record import Record as Record
 from controller.registry.report import RegisteredVersion
 
-FOREIGN_TABLE = "latencies come from a table that was measured on other hardware: good for planning only"
 EXTRAPOLATED = (
     "operators lie outside what the latency table was measured for, and were extrapolated: good for planning only"
 )
@@ -259,6 +260,7 @@ class SearchResult(Record):
         failures: Failed trials by reason.
         mlflow_address: Where to look at the runs; None where MLflow is off.
         foreign_table: Whether latencies come from a table of other hardware.
+        measured_on: That hardware in words, where the study is meant for it; else None.
         extrapolated: How many operators of the space lie outside what the table was measured for.
         latency_margin_pct: Per cent within which 90 % of measured times are expected of the predicted ones; None where
             nobody measured that, and in studies of earlier versions.
@@ -286,6 +288,7 @@ class SearchResult(Record):
     failures: tuple[FailureGroup, ...] = ()
     mlflow_address: str | None = None
     foreign_table: bool = False
+    measured_on: str | None = None
     extrapolated: int = 0
     latency_margin_pct: float | None = None
     latency_sentence: str = ""
@@ -301,6 +304,11 @@ class SearchResult(Record):
     def feasible(self) -> bool:
         """Whether a policy on the front meets the constraints."""
         return any(row.feasible for row in self.front)
+
+    @property
+    def hardware_note(self) -> str | None:
+        """What latencies of a table from elsewhere are to be read with; None where the table is from here."""
+        return hardware_note(foreign_table=self.foreign_table, measured_on=self.measured_on)
 
     def _repr_html_(self) -> str:
         """The front as notebooks show it; every text is escaped."""
@@ -358,6 +366,8 @@ class ExportSummary(Record):
         measured_size_bytes: Size of the model file.
         dense_size_bytes: Size of the dense model's parameters.
         early_exit: What an early exit saves; None where there is none.
+        predicted_for: Device, runtime and threads that the predicted latency holds on, where that is not this machine,
+            which measured the others; None where it is.
     """
 
     study: str
@@ -381,3 +391,4 @@ class ExportSummary(Record):
     unrecovered_quality: float | None = None
     early_exit: ExitSummary | None = None
     registered: RegisteredVersion | None = None
+    predicted_for: str | None = None

@@ -70,6 +70,7 @@ def result_of(
         failures=failure_groups(summary.trials),
         mlflow_address=mlflow_address,
         foreign_table=bool(summary.foreign),
+        measured_on=summary.measured_on,
         extrapolated=summary.extrapolated,
         latency_margin_pct=summary.latency_margin_pct,
         latency_sentence=summary.latency_sentence,

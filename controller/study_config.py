@@ -187,7 +187,7 @@ def _compared(fixed_json: str) -> Any:
     """
     content = json.loads(fixed_json)
     content.pop(_ORIGIN, None)
-    for name in ("chance_quality", "metric_evaluation", MARGIN_PCT):
+    for name in ("chance_quality", "metric_evaluation", MARGIN_PCT, "measured_on"):
         content["job"].pop(name, None)
     content["job"].setdefault("quality", QualityMeasure.METRIC.value)
     return content

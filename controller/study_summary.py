@@ -47,6 +47,7 @@ class StudySummary:
         chance_quality: Quality of guessing.
         foreign: How the latency table's hardware differs from the machine that searched.
         extrapolated: How many operators of the space lie outside what the table was measured for.
+        measured_on: The table's hardware in words, where the study is meant for it; else None.
     """
 
     record: StudyRecord
@@ -58,6 +59,7 @@ class StudySummary:
     chance_quality: float
     foreign: tuple[str, ...]
     extrapolated: int
+    measured_on: str | None = None
 
     @cached_property
     def fixed(self) -> dict[str, Any]:
@@ -223,6 +225,7 @@ def summarise(repository: Repository, name: str, *, with_scores: bool = True) ->
         chance_quality=float(fixed["job"].get("chance_quality", 0.0)),
         foreign=tuple(fixed["job"].get("foreign_table", ())),
         extrapolated=int(fixed["job"].get("extrapolated", 0)),
+        measured_on=fixed["job"].get("measured_on"),
     )
 
 

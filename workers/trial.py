@@ -77,6 +77,7 @@ class TrialWorker:
         self.table_checksum = table.checksum
         here = DEVICES.get(spec.target.name)(spec.target.threads).fingerprint()
         self.foreign = table.fingerprint.differences(here)
+        self.measured_on = table.fingerprint.words
         predictor = LatencyPredictor(
             table,
             workload_of(spec.target, self.structure),

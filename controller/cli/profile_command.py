@@ -23,8 +23,14 @@ Space = Annotated[
     Path | None,
     typer.Option("--space", metavar="JOB", help="Job that gives model, space and workload.", show_default=False),
 ]
-Task = Annotated[str, typer.Option("--task", help="Name of the model's task, where there is no job.")]
-Revision = Annotated[str | None, typer.Option("--revision", help="Commit on the hub.", show_default=False)]
+Task = Annotated[
+    str | None,
+    typer.Option("--task", help="Name of the model's task.", show_default="the job's, or text-classification"),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option("--revision", help="Commit of the model on the hub.", show_default="the job's, of the job's model"),
+]
 Batch = Annotated[int | None, typer.Option("--batch", help="Examples in one call.", show_default="the job's, or 1")]
 SequenceLength = Annotated[
     int | None,
@@ -46,7 +52,7 @@ def profile(
     target: Annotated[
         str | None, typer.Option("--target", help="Name of the target.", show_default="the job's, or cpu-onnxruntime")
     ] = None,
-    task: Task = DEFAULT_TASK,
+    task: Task = None,
     revision: Revision = None,
     batch: Batch = None,
     sequence_length: SequenceLength = None,
@@ -69,7 +75,7 @@ def profile(
         TARGETS.get(target)
     given = {"name": target, "batch": batch, "sequence_length": sequence_length, "threads": threads}
     given = {name: value for name, value in given.items() if value is not None}
-    job = None if space is None else _job(space, model, given)
+    job = None if space is None else _job(space, given, model=model, revision=revision, task=task)
     if job is None:
         if model is None or out is None:
             got = "neither" if model is None else f"--model {model} without --out FILE"
@@ -97,7 +103,7 @@ def calibrate_table(
     table: Annotated[Path, typer.Option("--table", metavar="FILE", help="Latency table.", show_default=False)],
     model: Model = None,
     space: Space = None,
-    task: Task = DEFAULT_TASK,
+    task: Task = None,
     revision: Revision = None,
     batch: Batch = None,
     sequence_length: SequenceLength = None,
@@ -106,7 +112,7 @@ def calibrate_table(
     """Measure whole models end to end, fit the table's correction on them, and say how wrong predictions are."""
     given = {"batch": batch, "sequence_length": sequence_length}
     given = {name: value for name, value in given.items() if value is not None}
-    job = None if space is None else _job(space, model, given)
+    job = None if space is None else _job(space, given, model=model, revision=revision, task=task)
     if job is None and model is None:
         raise UsageError("a table is calibrated with --model or --space JOB; got neither")
     model_config = None if job is not None or model is None else _model_config(model, revision, task)
@@ -124,18 +130,22 @@ def calibrate_table(
         render_calibration(stdout_console(), summary)
 
 
-def _job(path: Path, model: str | None, target: dict[str, Any]) -> JobSpec:
+def _job(path: Path, target: dict[str, Any], *, model: str | None, revision: str | None, task: str | None) -> JobSpec:
     """A job with another model or target where the command line names one."""
     from controller.job_file import load_job
+    from workers.model import ModelConfig
     from workers.targets.base import TargetConfig
 
     job = load_job(path)
     config = checked(TargetConfig, {**job.target.model_dump(), **target})
-    known = job.model if model is None else job.model.model_copy(update={"id": model})
-    return job.model_copy(update={"target": config, "model": known})
+    known = job.model.model_dump()
+    # A commit of the job's model is none of another.
+    known |= {} if model is None else {"id": model, "revision": None}
+    known |= {name: value for name, value in (("revision", revision), ("task", task)) if value is not None}
+    return job.model_copy(update={"target": config, "model": checked(ModelConfig, known)})
 
 
-def _model_config(model: str, revision: str | None, task: str) -> ModelConfig:
+def _model_config(model: str, revision: str | None, task: str | None) -> ModelConfig:
     from workers.model import ModelConfig
 
-    return checked(ModelConfig, {"id": model, "revision": revision, "task": task})
+    return checked(ModelConfig, {"id": model, "revision": revision, "task": task or DEFAULT_TASK})

@@ -96,8 +96,8 @@ def render_front(console: Console, result: SearchResult) -> None:
         print_lines(console, f"{group.count} failed ({group.reason}), for example: {group.example}", style="yellow")
     for note in result.notes:
         print_lines(console, f"note: {note}", style="yellow")
-    if result.foreign_table:
-        print_lines(console, FOREIGN_TABLE, style="yellow")
+    if result.hardware_note is not None:
+        print_lines(console, result.hardware_note, style="yellow")
     if result.extrapolated:
         print_lines(console, f"{result.extrapolated} {EXTRAPOLATED}", style="yellow")
     if result.mlflow_address is not None:
@@ -232,6 +232,13 @@ def render_export(console: Console, report: ExportSummary) -> None:
             console,
             f"recovered: {report.metric} on the holdout {report.unrecovered_quality:.4f} before training, "
             f"{report.searched_quality:.4f} after",
+        )
+    if report.predicted_for is not None:
+        print_lines(
+            console,
+            f"the searched latency holds on {report.predicted_for}; the others were measured on this machine and say "
+            "nothing of it: time the artifact there",
+            style="yellow",
         )
     if report.early_exit is not None:
         leaving = report.early_exit

@@ -22,7 +22,7 @@ def render_retarget(console: Console, report: RetargetResult) -> None:
         )
         for row in report.before
     ]
-    columns = ("policy", report.result.metric, "latency there", "latency here", "size", "on the front here")
+    columns = ("policy", report.result.metric, "latency before", "latency now", "size", "on the front now")
     print_table(console, f"front of {report.origin} ({report.origin_target})", columns, rows)
     render_front(console, report.result)
     for sentence in report.sentences:

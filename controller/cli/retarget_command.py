@@ -7,20 +7,33 @@ import typer
 
 from controller.cli.errors import reports_errors, stop
 from controller.cli.exit_codes import ExitCode
-from controller.cli.job_commands import AllowForeignTable, Extrapolate
+from controller.cli.job_commands import Extrapolate
 from controller.cli.options import AsJson, StorageUrl, StudyName, checked, storage_or_default
 from controller.cli.text import print_json, stderr_console, stdout_console, stdout_for_results
+
+Table = Annotated[
+    Path | None,
+    typer.Option(
+        "--table",
+        metavar="FILE",
+        help="Latency table of the other target, measured there.",
+        show_default="measures this machine",
+    ),
+]
+AllowForeignTable = Annotated[
+    bool,
+    typer.Option(
+        "--allow-foreign-table",
+        help="Plan with a table of another runtime or number of threads, or of other people's measurements; every "
+        "result says so. A table of another device needs no leave.",
+    ),
+]
 
 
 @reports_errors
 def retarget(
     study: StudyName,
-    table: Annotated[
-        Path | None,
-        typer.Option(
-            "--table", metavar="FILE", help="Latency table of the other target.", show_default="measures this machine"
-        ),
-    ] = None,
+    table: Table = None,
     target: Annotated[
         str | None, typer.Option("--target", help="Name of the target.", show_default="the table's or the study's")
     ] = None,

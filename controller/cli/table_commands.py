@@ -1,4 +1,4 @@
-"""Commands on latency tables: show, check, diff, merge, import."""
+"""Commands on latency tables: list, show, check, diff, merge, energy, import."""
 
 from pathlib import Path
 from typing import Annotated
@@ -92,6 +92,31 @@ def merge(table: TableFile, other: OtherFile, out: Out, as_json: AsJson = False)
     from controller.tables.tools import merge_files
 
     written = merge_files(table, other, out)
+    if as_json:
+        print_json(written.to_dict())
+    else:
+        render_written(stdout_console(), written)
+
+
+@reports_errors
+def energy(
+    table: TableFile,
+    coefficients: Annotated[
+        Path,
+        typer.Option("--coefficients", metavar="FILE", help="What operations cost, YAML or JSON.", show_default=False),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="New latency table.", show_default="changes TABLE"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a latency table state the energy of single operations on its device, with their source."""
+    from controller.cli.render_tables import render_written
+    from controller.tables.energy import state_energy
+
+    with stdout_for_results():
+        written = state_energy(table, coefficients, out)
     if as_json:
         print_json(written.to_dict())
     else:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from controller.plots.page import CONTENT_POLICY, STYLE
 from controller.plots.picture import PICTURE_COLOURS, picture_text
 from controller.plots.svg import SVG_STYLE, Mark, Series, key_html, scatter_svg
-from controller.results import EXTRAPOLATED, FOREIGN_TABLE
+from controller.results import EXTRAPOLATED
 from controller.retargeting.report import RetargetResult
 from controller.study_view import number, size_text
 
@@ -81,9 +81,9 @@ def retarget_png(report: RetargetResult) -> bytes:
 
 
 def warnings_of(report: RetargetResult) -> tuple[str, ...]:
-    """What every figure of the report is to be read with: latencies that are good for planning only, and notes."""
+    """What every figure is to be read with: where latencies hold and what they are good for, and notes."""
     result = report.result
-    found = [FOREIGN_TABLE] if result.foreign_table else []
+    found = [] if result.hardware_note is None else [result.hardware_note]
     found += [f"{result.extrapolated} {EXTRAPOLATED}"] if result.extrapolated else []
     return (*found, *result.notes)
 
@@ -121,7 +121,7 @@ def _series(report: RetargetResult) -> tuple[Series, ...]:
         Mark(
             x=row.latency_ms,
             y=row.quality,
-            words=f"{row.name} of {report.origin}: {number(row.quality)} at {number(row.latency_ms)} ms here",
+            words=f"{row.name} of {report.origin}: {number(row.quality)} at {number(row.latency_ms)} ms now",
         )
         for row in report.before
         if row.latency_ms is not None
@@ -150,7 +150,7 @@ def _front_rows(report: RetargetResult) -> Iterator[tuple[str, ...]]:
 
 
 def _before_head(metric: str) -> tuple[str, ...]:
-    return ("policy", metric, "latency there (ms)", "latency here (ms)", "size", "on the front here")
+    return ("policy", metric, "latency before (ms)", "latency now (ms)", "size", "on the front now")
 
 
 def _before_rows(report: RetargetResult) -> Iterator[tuple[str, ...]]:

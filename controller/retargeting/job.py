@@ -5,8 +5,9 @@ from __future__ import annotations
 from controller.errors import UsageError
 from controller.job import JobSpec
 from controller.retargeting.target_change import TargetChange, differences
-from evaluators.latency.table import load_table
+from evaluators.latency.table import LatencyTable, load_table
 from workers.targets import TARGETS, TargetConfig
+from workers.targets.device import DEVICES
 
 _LONGEST_NAME = 64
 
@@ -15,7 +16,8 @@ def retargeted_job(job: JobSpec, change: TargetChange) -> JobSpec:
     """Return a study's job for another target.
 
     It is searched by the frontier sampler, whatever has searched the first: costs are exact there too, and the sampler
-    learns from all scores. Formats that the other target has no kernels for are left out.
+    learns from all scores. Formats that the other target has no kernels for are left out. A table that was measured on
+    another device is taken, as the study is meant for that device then.
 
     Args:
         job: The job of the study.
@@ -27,6 +29,8 @@ def retargeted_job(job: JobSpec, change: TargetChange) -> JobSpec:
     """
     table = None if change.table is None else load_table(change.table)
     target = change.applied_to(job.target, table)
+    if table is not None and is_of_another_device(table, target):
+        target = target.model_copy(update={"allow_foreign_table": True})
     what = differences(job.target, target)
     if not what and table is None:
         raise UsageError(
@@ -40,6 +44,18 @@ def retargeted_job(job: JobSpec, change: TargetChange) -> JobSpec:
     content["search"] |= {"sampler": "frontier", "racing": False, "timeout_minutes": None}
     content["constraints"] |= change.bounds
     return JobSpec.model_validate(content)
+
+
+def is_of_another_device(table: LatencyTable, target: TargetConfig) -> bool:
+    """Whether a table tells of a target what Paretrim measured of it on another device or by another version.
+
+    A table of another runtime or number of threads, or of rows that somebody else measured, is none: it can only stand
+    in for what was not measured.
+    """
+    mark, here = table.fingerprint, DEVICES.get(target.name)(target.threads).fingerprint()
+    measured = table.target == target.name and not table.provenance.sources
+    same_kind = (mark.runtime, mark.threads) == (here.runtime, here.threads)
+    return measured and same_kind and mark != here
 
 
 def _space(job: JobSpec, target: TargetConfig) -> dict[str, object]:

@@ -76,7 +76,7 @@ class RetargetResult(Record):
         )
         if self.hypervolume_before is not None and self.result.hypervolume is not None:
             found.append(
-                f"hypervolume here: {self.result.hypervolume:.4f}; its front had {self.hypervolume_before:.4f}"
+                f"hypervolume there: {self.result.hypervolume:.4f}; its front had {self.hypervolume_before:.4f}"
             )
         if self.estimates:
             found.append(

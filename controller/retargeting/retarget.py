@@ -16,7 +16,7 @@ from controller.progress import StudyProgress
 from controller.report_details import details_of
 from controller.results import Progress
 from controller.retargeting.carry_over import CarriedOver, carry_over, counted, to_score_again
-from controller.retargeting.job import retargeted_job
+from controller.retargeting.job import is_of_another_device, retargeted_job
 from controller.retargeting.outcome import is_new, outcome_of, write_outcome
 from controller.retargeting.report import RetargetResult
 from controller.retargeting.target_change import TargetChange, differences
@@ -29,6 +29,7 @@ from controller.study import Study
 from controller.study_config import Origin, StudyConfig
 from controller.study_opening import open_record
 from controller.study_summary import StudySummary, summarise
+from evaluators.latency.table import load_table
 from evaluators.scores import QualityMeasure
 from workers.protocol import Split
 from workers.trial import TrialWorker
@@ -51,6 +52,7 @@ class _Move:
         carried: Its trials there.
         worker: Scores policies; None where nothing is to be scored.
         evaluations: Policies that may be scored.
+        measured_on: Another device in words, where the study is meant for it; else None.
     """
 
     repository: Repository
@@ -60,6 +62,7 @@ class _Move:
     carried: CarriedOver
     worker: TrialWorker | None
     evaluations: int
+    measured_on: str | None
 
     @property
     def evaluation_digest(self) -> str:
@@ -76,6 +79,8 @@ def run_retarget(
     and without an evaluation there is a front already. In calls of another size they are estimates (see `carry_over`);
     the members that the front would have by them are scored first.
 
+    A table may be of another device: latencies hold there then, not here, and every result says so.
+
     The result is a study of its own, linked to the first. The same call continues it, with more evaluations if asked
     for. Policies are scored in this process one after another, without racing: they are few, and each is meant for the
     front.
@@ -88,7 +93,8 @@ def run_retarget(
 
     Raises:
         UsageError: No such study, none with scores, or the target is no other one.
-        ForeignTableError: The table was measured on other hardware, and that is not allowed.
+        ForeignTableError: The table is of another runtime or number of threads, or of other people's measurements, and
+            that is not allowed.
         MissingEntryError: The table lacks an operator that the space can reach.
         PreflightError: No policy meets the constraints there.
     """
@@ -113,6 +119,7 @@ def run_retarget(
         carried=carry_over(origin.trials, priced.description.space, priced.costs.costs, same_calls=same_calls),
         worker=worker,
         evaluations=evaluations,
+        measured_on=priced.measured_on if _is_elsewhere(change, job) else None,
     )
     notes = [*priced.notes, *_growth(move)]
     record = _score(move, stages)
@@ -123,6 +130,10 @@ def run_retarget(
     report = outcome_of(origin, summary, priced, left_out=move.carried.left_out, notes=notes)
     details = details_of(summary, priced, repository)
     return write_outcome(report, summary, details, work_folder(job.storage) / "reports" / record.name)
+
+
+def _is_elsewhere(change: TargetChange, job: JobSpec) -> bool:
+    return change.table is not None and is_of_another_device(load_table(change.table), job.target)
 
 
 def _fixed(summary: StudySummary) -> dict[str, object]:
@@ -155,6 +166,8 @@ def _config(move: _Move, link: Origin, *, trials: int) -> StudyConfig:
     if "metric_evaluation" in kept and move.worker is not None:
         kept["metric_evaluation"] = move.worker.digest_of(QualityMeasure.METRIC)
     fixed = {**kept, **declared, **move.priced.fixed_content()}
+    if move.measured_on is not None:
+        fixed["measured_on"] = move.measured_on
     job = move.job.model_copy(update={"search": move.job.search.model_copy(update={"trials": max(1, trials)})})
     public = job.public_dict()
     public["target"]["table"] = str(move.priced.description.table)

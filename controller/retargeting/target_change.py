@@ -23,8 +23,8 @@ class TargetChange(BaseModel):
     name: str | None = None
     """Name of a registered target; None takes the table's, or the job's."""
     table: Annotated[Path, AfterValidator(table_file)] | None = None
-    """Latency table, or shipped:NAME of one that comes with Paretrim; None measures this machine once and keeps the
-    table with the study."""
+    """Latency table, of this device or of another, or shipped:NAME of one that comes with Paretrim; None measures this
+    machine once and keeps the table with the study."""
     batch: int | None = Field(default=None, ge=1, le=4096)
     """Examples in one call. With another number than the job's, scores are estimates until they are made again."""
     sequence_length: int | None = Field(default=None, ge=1)
@@ -32,7 +32,9 @@ class TargetChange(BaseModel):
     threads: int | None = Field(default=None, ge=1, le=1024)
     """Threads of the runtime; None takes the table's, or the job's."""
     allow_foreign_table: bool = False
-    """Take a table that was measured on other hardware, for planning only; every result says so."""
+    """Take a table that stands in for what was not measured, for planning only; every result says so. A study moves to
+    a table of another device without it: latencies hold there then. Another runtime, another number of threads, and
+    what other people measured take it."""
     allow_extrapolation: bool = False
     """Go on beyond the sizes that the table was measured for, for planning only; every result says so."""
     max_latency_ms: float | None = Field(default=None, gt=0)

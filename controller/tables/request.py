@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller.errors import PreflightError
+from evaluators.latency.shipped import is_of_package
 from evaluators.latency.workload import Operator, Workload
 from search_spaces.space import SearchSpace
 from workers.model import ModelConfig
@@ -53,13 +54,24 @@ def check_available(target: TargetConfig) -> None:
         )
 
 
-def profile_command(request: TableRequest) -> str:
-    """Return the command that measures what a table lacks, whatever the space."""
+def profile_command(request: TableRequest, *, foreign: bool = False) -> str:
+    """Return the command that measures what a table lacks, whatever the space.
+
+    Args:
+        request: Model, target, workload and the table's file.
+        foreign: Whether the table was not measured on this machine. Nothing is added to it then, nor to tables that
+            come with the package: the command names a new file in the current folder.
+    """
     model, target = request.model, request.target
     words = ["paretrim", "profile", "--model", model.id, "--task", model.task, "--target", target.name]
     if model.revision is not None:
         words += ["--revision", model.revision]
     if request.space.structure.tokens is None:
         words += ["--sequence-length", str(request.workload.sequence_length)]
-    words += ["--batch", str(target.batch), "--threads", str(target.threads), "--out", str(request.out)]
-    return shlex.join(words)
+    words += ["--batch", str(target.batch), "--threads", str(target.threads), "--out"]
+    if not foreign and not is_of_package(request.out):
+        return shlex.join([*words, str(request.out)])
+    return (
+        f"{shlex.join([*words, f'{request.out.stem}-measured.json'])}  # a new file, on the machine that is meant; "
+        "target.table names it then"
+    )

@@ -9,7 +9,7 @@ from controller.tables.results import Coverage, ShippedTable, TableComparison, T
 from evaluators.latency.diff import compare_tables
 from evaluators.latency.importing import import_table
 from evaluators.latency.merge import merge_tables
-from evaluators.latency.shipped import PREFIX, shipped_names, table_file
+from evaluators.latency.shipped import PREFIX, check_writable, shipped_names, table_file
 from evaluators.latency.summary import find_oddities, summarise
 from evaluators.latency.table import LatencyTable, UnitBasis, load_table
 from workers.targets.device import DEVICES
@@ -63,8 +63,9 @@ def merge_files(first: Path, second: Path, out: Path) -> TableWritten:
         TableError: One can't be read, or was altered.
         ForeignTableError: They are of other targets, devices, runtimes or numbers of threads.
         UsageError: The new file exists already.
+        ShippedTableError: The new file would lie among the tables of the package.
     """
-    _check_new(out)
+    check_new(out)
     merged = merge_tables(load_table(first), load_table(second))
     merged.table.save(out)
     notes = [f"{merged.added} operators of {second} that {first} lacked"]
@@ -89,9 +90,10 @@ def import_file(source: Path, mapping: Path, out: Path) -> TableWritten:
         JobError: The mapping is not valid.
         SourceFileError: The measurements do not fit the mapping.
         UsageError: The new file exists already.
+        ShippedTableError: The new file would lie among the tables of the package.
     """
     declared = load_mapping(mapping)
-    _check_new(out)
+    check_new(out)
     table = import_table(source, declared)
     table.save(out)
     (origin,) = table.provenance.sources
@@ -101,6 +103,18 @@ def import_file(source: Path, mapping: Path, out: Path) -> TableWritten:
     if origin.unit_basis is UnitBasis.ASSUMED:
         notes.append(f"that the times are in {origin.unit.value} is an assumption of the mapping")
     return _written(out, table, notes)
+
+
+def check_new(out: Path) -> None:
+    """Check that a table may be written to a file: a new one, and not among the tables of the package.
+
+    Raises:
+        UsageError: The file exists.
+        ShippedTableError: It would lie among the tables of the package.
+    """
+    check_writable(out)
+    if out.exists():
+        raise UsageError(f"a table is written to a new file; {out} exists; name another, or remove it first")
 
 
 def _shipped(name: str) -> ShippedTable:
@@ -118,11 +132,6 @@ def _shipped(name: str) -> ShippedTable:
         workloads=tuple(f"{c.batch} x {c.sequence_length} tokens" for c in table.corrections),
         differences=(f"no target {table.target!r} here",) if here is None else mark.differences(here),
     )
-
-
-def _check_new(out: Path) -> None:
-    if out.exists():
-        raise UsageError(f"a table is written to a new file; {out} exists; name another, or remove it first")
 
 
 def _written(out: Path, table: LatencyTable, notes: list[str]) -> TableWritten:

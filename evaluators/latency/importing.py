@@ -56,6 +56,7 @@ def import_table(path: Path, mapping: TableMapping) -> LatencyTable:
         fingerprint=mapping.fingerprint,
         provenance=Provenance(measured_at=mapping.measured_at, clocks=mapping.clocks, sources=(source,)),
         entries=joined,
+        energy=mapping.energy,
     )
 
 

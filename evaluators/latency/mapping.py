@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from evaluators.latency.table import Fingerprint, TimeUnit, UnitBasis
+from evaluators.latency.table import EnergyCoefficients, Fingerprint, TimeUnit, UnitBasis
 from evaluators.latency.workload import AXIS_NAMES, OperatorKind
 
 NOT_STATED = "not stated"
@@ -137,6 +137,9 @@ class TableMapping(BaseModel):
     """Whether the source states that unit: stated, or assumed with the reason among source.assumptions."""
     source: SourceMapping
     """Where the figures are from."""
+    energy: EnergyCoefficients | None = None
+    """What operations cost on the device, in picojoule, with a source of its own; without it energies are estimated by
+    coefficients of the literature."""
     operators: tuple[OperatorMapping, ...] = Field(min_length=1)
     """What is measured; one row of the file may measure several operators."""
 

@@ -45,13 +45,18 @@ def table_file(path: Path | str) -> Path:
     return FOLDER / f"{name}.json"
 
 
+def is_of_package(path: Path) -> bool:
+    """Whether a path leads to where the tables of the package lie, by name or by folder."""
+    return is_shipped(path) or FOLDER.resolve() in path.resolve().parents
+
+
 def check_writable(path: Path) -> None:
-    """Refuse to write to a table of the package.
+    """Refuse to write to a table of the package, or beside them.
 
     Raises:
-        ShippedTableError: It is one.
+        ShippedTableError: The path is there.
     """
-    if is_shipped(path) or FOLDER in path.absolute().parents:
+    if is_of_package(path):
         raise ShippedTableError(
             f"tables that come with Paretrim stay as they are; got {str(path)!r} to write to; name a file of your own, "
             "or copy the table first (`paretrim table list` has its file)"

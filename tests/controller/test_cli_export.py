@@ -44,6 +44,14 @@ def test_an_export_shows_the_interval_of_the_prediction_where_there_is_one(serve
     assert "latency as searched, for 90 % of measured times: 4.1 ms (3.9 ms to 4.3 ms)" in run(*words).stdout
 
 
+def test_a_prediction_for_another_device_is_not_shown_as_this_ones(serve):
+    found = replace(REPORT, predicted_for="Board X, onnxruntime 1.23.0, 2 threads")
+    serve(run_export=lambda *_arguments, **_options: found)
+    shown = run("export", "demo", "--trial", 7, "--out", "o").stdout
+    assert "the searched latency holds on Board X, onnxruntime 1.23.0, 2 threads" in " ".join(shown.split())
+    assert "time the artifact there" in " ".join(shown.split())
+
+
 def raising(error):
     def fail(*_arguments, **_options):
         raise error

@@ -97,6 +97,34 @@ def test_a_profile_of_a_space_takes_the_job_and_what_the_command_line_changes(as
     assert options == {"out": None, "minutes": 5}
 
 
+@pytest.mark.parametrize("command", [("profile",), ("calibrate-table", "--table", "t.json")])
+@pytest.mark.parametrize(
+    ("words", "model"),
+    [
+        ((), ("org/model", "abc", "image-classification")),
+        (("--revision", "def"), ("org/model", "def", "image-classification")),
+        (("--task", "text-classification"), ("org/model", "abc", "text-classification")),
+        (("--model", "other"), ("other", None, "image-classification")),
+        (("--model", "other", "--revision", "def"), ("other", "def", "image-classification")),
+    ],
+)
+def test_what_is_said_of_the_model_beside_a_job_holds(asked, tmp_path: Path, command, words, model) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(JOB.replace("org/model,", "org/model, revision: abc,"))
+    done = run(*command, "--space", path, *words)
+    assert done.exit_code == 0, done.stderr
+    ((_, arguments, options),) = asked
+    spec = options.get("job") or arguments[0]
+    assert (spec.model.id, spec.model.revision, spec.model.task) == model
+
+
+def test_a_revision_is_checked_beside_a_job_too(asked, job: Path) -> None:
+    done = run("profile", "--space", job, "--revision", "a/b")
+    assert done.exit_code == ExitCode.USAGE
+    assert "letters, digits, dots" in done.stderr
+    assert asked == []
+
+
 def test_a_profile_of_a_model_takes_a_file(asked, tmp_path: Path) -> None:
     done = run("profile", "--model", "m", "--sequence-length", 32, "--out", tmp_path / "t.json")
     assert done.exit_code == 0

@@ -1,4 +1,3 @@
-import re
 from pathlib import Path
 
 import pytest
@@ -38,13 +37,21 @@ def test_a_table_of_the_package_is_not_written_to() -> None:
             check_writable(path)
 
 
-def test_tables_that_come_along_are_sound_quiet_and_corrected() -> None:
-    for name in shipped_names():
-        table = load_table(Path(f"shipped:{name}"))
-        assert table.corrections, name
-        assert not [note for note in table.provenance.notes if re.search("noisy|clocks", note)], name
-        assert not [warning for warning in find_oddities(table) if "on one line" in warning], name
+def test_tables_come_along() -> None:
+    assert shipped_names()
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_a_table_that_comes_along_is_sound_quiet_and_corrected(name: str) -> None:
+    table = load_table(Path(f"shipped:{name}"))
+    assert table.corrections
+    # A profile's notes tell of noise, of clocks or a speed that changed, or of a time that was over; a merge's do not.
+    assert not [note for note in table.provenance.notes if not note.startswith("joined")]
+    # Hardware may like some widths; whatever else is odd does not come along.
+    assert not [warning for warning in find_oddities(table) if "larger operators are faster" not in warning]
 
 
 def test_every_file_beside_them_has_a_name_that_jobs_can_say() -> None:
-    assert {path.stem for path in shipped.FOLDER.glob("*.json")} == set(shipped_names())
+    files = {path.stem for path in shipped.FOLDER.glob("*.json")}
+    assert files
+    assert files == set(shipped_names())

@@ -83,9 +83,12 @@ def _summary(report: ExportReport, spec: WorkerSpec) -> str:
     )
     lost = 100 * (report.dense_metric["holdout"] - holdout.metric)
     change = f"{abs(lost):.2f} points {'less' if lost >= 0 else 'more'} {report.metric}"
-    foreign = (
-        " Predicted latencies come from a table that was measured on other hardware.\n" if report.foreign_table else ""
-    )
+    foreign = ""
+    if report.predicted_for is not None:
+        foreign = (
+            f"Predicted latencies hold on {_plain(report.predicted_for)}; the others were measured on the machine that "
+            "exported it, and say nothing of that one.\n"
+        )
     return (
         f"On {spec.target.name} it is {speed}{report.dense_size_bytes / report.size_file_bytes:.2f} times smaller, and "
         f"has {change} on {holdout.examples} holdout examples that the search never saw.\n{foreign}"

@@ -45,7 +45,7 @@ class ExportReport(BaseModel):
             None in reports of earlier versions, which compared the prediction with the median of all.
         latency_p99_ms: 99th percentile.
         dense_latency_measured_ms: Median of the dense model as ONNX, in turn with the artifact.
-        latency_error: (undisturbed - predicted) / predicted.
+        latency_error: (undisturbed - predicted) / predicted; None where the prediction is for other hardware.
         size_predicted_bytes: Parameters as stored.
         size_file_bytes: Size of the files that the target's runtime reads.
         dense_size_bytes: Parameters of the dense model.
@@ -58,6 +58,7 @@ class ExportReport(BaseModel):
         sequence_length: Tokens of an example.
         threads: Threads of the runtime.
         foreign_table: Whether the latency table was measured on other hardware than this.
+        predicted_for: That hardware in words, which predicted latencies hold on; None where it is this.
         metric_tolerance: Largest gap of the metric that was allowed, as a fraction.
         created: Time of the export, UTC.
         recovery: What training did to the model, which then stands for the searched one; None without it.
@@ -89,7 +90,7 @@ class ExportReport(BaseModel):
     latency_undisturbed_ms: float | None = None
     latency_p99_ms: float
     dense_latency_measured_ms: float | None
-    latency_error: float
+    latency_error: float | None
     size_predicted_bytes: int
     size_file_bytes: int
     dense_size_bytes: int
@@ -102,6 +103,7 @@ class ExportReport(BaseModel):
     sequence_length: int
     threads: int
     foreign_table: bool
+    predicted_for: str | None = None
     metric_tolerance: float
     created: str
     recovery: RecoveryReport | None = None

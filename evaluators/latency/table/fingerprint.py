@@ -34,6 +34,12 @@ class Fingerprint(StoredRecord):
     os: str
     """Operating system and architecture ("Linux x86_64"); "not stated" where an imported source is silent."""
 
+    @property
+    def words(self) -> str:
+        """Device, runtime and threads in words: "Board X, onnxruntime 1.23.0, 2 threads"."""
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{self.device}, {self.runtime} {self.runtime_version}, {threads}"
+
     def differences(self, other: Fingerprint, *, names: tuple[str, str] = ("there", "here")) -> tuple[str, ...]:
         """Describe every field that differs ("threads: 1 there, 2 here"), `other` being the second of the names."""
         mine, its = self.model_dump(), other.model_dump()

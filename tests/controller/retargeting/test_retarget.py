@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tiny_searches import make_job, quiet, search
 
+from controller.comparison import compare_studies
 from controller.errors import PreflightError, UsageError
+from controller.export import run_export
 from controller.job import JobSpec
-from controller.preparation import describe
+from controller.preparation import describe, price
 from controller.results import FOREIGN_TABLE
+from controller.retargeting.job import retargeted_job
 from controller.retargeting.report import RetargetResult
 from controller.retargeting.retarget import OTHER_CALLS, SAME_CALLS, run_retarget
 from controller.retargeting.target_change import TargetChange
@@ -21,7 +24,7 @@ from controller.storage import Repository, StudyState, TrialRole, TrialState, op
 from controller.study_config import Origin, StudyConflictError
 from controller.study_summary import StudySummary, summarise
 from evaluators.latency.lookup import LatencyPredictor
-from evaluators.latency.table import ForeignTableError, load_table
+from evaluators.latency.table import ForeignTableError, Source, TimeUnit, UnitBasis, load_table
 from workers.targets.onnxruntime_cpu import OnnxRuntimeCpu
 
 if TYPE_CHECKING:
@@ -143,15 +146,75 @@ def test_in_calls_of_another_size_scores_are_estimates(job: JobSpec, tiny_image:
     assert "estimate" in " ".join(some.sentences)
 
 
-def test_a_table_of_other_hardware_is_for_planning_and_says_so(job: JobSpec, make_table: MakeTable) -> None:
-    table = make_table(device="Another CPU")
-    with pytest.raises(ForeignTableError, match="Another CPU"):
-        retarget(job, table=table, evaluations=0)
-    report = retarget(job, table=table, evaluations=0, allow_foreign_table=True)
+def test_a_table_of_another_device_is_taken_and_the_result_says_where_it_holds(
+    job: JobSpec, make_table: MakeTable
+) -> None:
+    table = make_table(device="Another CPU", runtime_version="0.1")
+    report = retarget(job, table=table, evaluations=0)
     assert report.result.study == "tiny-2t"
     assert report.result.foreign_table
+    assert report.result.measured_on == "Another CPU, onnxruntime 0.1, 2 threads"
+    note = (
+        "latencies hold on Another CPU, onnxruntime 0.1, 2 threads, where the table was measured, not on this machine"
+    )
+    assert load_front("tiny-2t", job.storage).hardware_note == note
+    page = next(path for path in report.files if path.name == "retarget.html").read_text()
+    assert note in page
+    assert FOREIGN_TABLE not in page
+    assert f"tiny-2t: {note}" in compare_studies("tiny", "tiny-2t", job.storage).notes
+    again = retarget(job, table=table, evaluations=1)
+    assert (again.evaluations, again.result.measured_on) == (1, report.result.measured_on)
+
+
+def test_a_search_refuses_the_table_that_a_retarget_takes(job: JobSpec, make_table: MakeTable) -> None:
+    table = make_table(threads=1, device="Another CPU")
+    moved = job.model_copy(update={"target": job.target.model_copy(update={"table": table})})
+    with pytest.raises(ForeignTableError, match="Another CPU"):
+        price(moved, describe(moved), lambda *_: None)
+
+
+def test_a_further_target_of_a_job_may_be_another_device(job: JobSpec, make_table: MakeTable) -> None:
+    moved = retargeted_job(job, TargetChange(table=make_table(device="Another CPU")))
+    assert moved.target.allow_foreign_table
+    assert not retargeted_job(job, TargetChange(table=make_table())).target.allow_foreign_table
+
+
+@pytest.mark.parametrize("other", ["threads", "runtime", "source"])
+def test_a_table_that_only_stands_in_is_for_planning_and_says_so(
+    job: JobSpec, make_table: MakeTable, other: str
+) -> None:
+    wanted = {"evaluations": 0, "threads": 4 if other == "threads" else None, "study": f"plan-{other}"}
+    path = make_table(device="Another CPU", **({"runtime": "tensorrt"} if other == "runtime" else {}))
+    if other == "source":
+        table = load_table(path)
+        source = Source(
+            name="them",
+            licence="MIT",
+            file="times.csv",
+            file_sha256="0" * 64,
+            rows=len(table.entries),
+            unit=TimeUnit.MILLISECONDS,
+            unit_basis=UnitBasis.STATED,
+        )
+        provenance = table.provenance.model_copy(update={"sources": (source,)})
+        table.model_copy(update={"provenance": provenance}).save(path)
+    with pytest.raises(ForeignTableError, match=r"Another CPU.*--allow-foreign-table"):
+        retarget(job, table=path, **wanted)
+    report = retarget(job, table=path, allow_foreign_table=True, **wanted)
+    assert (report.result.foreign_table, report.result.measured_on) == (True, None)
     page = next(path for path in report.files if path.name == "retarget.html").read_text()
     assert FOREIGN_TABLE in page
+
+
+def test_an_export_says_that_it_was_timed_elsewhere(job: JobSpec, make_table: MakeTable, tmp_path: Path) -> None:
+    retarget(job, table=make_table(device="Another CPU"), evaluations=0, study="board")
+    done = run_export("board", job.storage, pick="knee", trial=None, out=tmp_path / "best")
+    version = OnnxRuntimeCpu(1).fingerprint().runtime_version
+    assert done.predicted_for == f"Another CPU, onnxruntime {version}, 2 threads"
+    stored = json.loads((tmp_path / "best" / "report.json").read_text())
+    assert (stored["predicted_for"], stored["latency_error"]) == (done.predicted_for, None)
+    card = (tmp_path / "best" / "README.md").read_text()
+    assert "Predicted latencies hold on Another CPU" in card
 
 
 def test_files_show_both_fronts_and_load_nothing(job: JobSpec, make_table: MakeTable) -> None:

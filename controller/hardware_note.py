@@ -1,0 +1,16 @@
+"""What is said wherever latencies are shown that do not hold on this machine."""
+
+FOREIGN_TABLE = "latencies come from a table that was measured on other hardware: good for planning only"
+
+
+def hardware_note(*, foreign_table: bool, measured_on: str | None) -> str | None:
+    """Return what latencies of a table from elsewhere are to be read with; None where the table is from here.
+
+    Args:
+        foreign_table: Whether the table was measured on other hardware.
+        measured_on: That hardware in words, where the latencies are meant for it; None where they stand in for this
+            machine's.
+    """
+    if measured_on is not None:
+        return f"latencies hold on {measured_on}, where the table was measured, not on this machine"
+    return FOREIGN_TABLE if foreign_table else None
