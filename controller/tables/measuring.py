@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from controller.errors import PreflightError
+from controller.tables.machine import check_measurable, check_threads
 from controller.tables.request import OnStage as OnStage
 from controller.tables.request import TableRequest as TableRequest
 from controller.tables.request import check_available as check_available
@@ -58,10 +59,12 @@ def measure_table(request: TableRequest, on_stage: OnStage) -> LatencyTable:
     """Measure what a table file lacks on this machine: operators, then the correction on whole models.
 
     Raises:
-        PreflightError: The target is not available here, or the file can't be written.
+        PreflightError: The target is not available here, a format has no kernel here, there are fewer CPUs than
+            threads, or the file can't be written.
         ForeignTableError: The file holds a table of another device, runtime, number of threads or target.
     """
     check_available(request.target)
+    check_measurable(request)
     started = time.monotonic()
     check_folder(request.out)
     table = _profile(request, request.operators, on_stage)
@@ -86,13 +89,14 @@ def calibrate(
         late: Monotonic time in seconds after which no more is measured than it takes; None has no limit.
 
     Raises:
-        PreflightError: The target is not available here.
+        PreflightError: The target is not available here, or there are fewer CPUs than threads.
         ForeignTableError: The table is of another device, runtime or number of threads.
         MissingEntryError: The table lacks an operator of the space.
     """
     check_available(request.target)
     device = DEVICES.get(request.target.name)(request.target.threads)
     check_fingerprint(table, device.fingerprint())
+    check_threads(request.target)
     predictor = LatencyPredictor(table, request.workload, profile_command=profile_command(request))
     predictor.check(required_operators(request.space, request.workload))
     policies = _policies(request, table)

@@ -12,6 +12,7 @@ from controller.job import JobSpec
 from controller.preparation import describe
 from controller.results import Progress
 from controller.tables.calibration import CalibrationSummary, calibration_summary
+from controller.tables.machine import formats_here, with_kernels
 from controller.tables.measuring import OnStage, TableRequest, calibrate, check_available, measure_table
 from controller.tables.results import ProfileSummary
 from evaluators.latency.shipped import check_writable
@@ -51,7 +52,7 @@ def run_profile(
     operators = grid_operators(
         request.space.structure,
         request.workload,
-        formats=declared.formats,
+        formats=formats_here(target),
         channel_multiple=declared.channel_multiple,
     )
     return _measure(replace(request, operators=operators, minutes=minutes), on_progress)
@@ -91,7 +92,7 @@ def run_calibration(
         table: The file; its target and number of threads are taken.
         on_progress: Told of every stage.
         job: Gives model, space and workload.
-        model: The model, in place of a job: all formats of the target, and the space's default widths.
+        model: The model, in place of a job: all formats with kernels here, and the space's default widths.
         batch: Examples in one call, without a job.
         sequence_length: Tokens of an example, without a job; None where the model fixes them.
 
@@ -123,7 +124,10 @@ def _request(model: ModelConfig, target: TargetConfig, out: Path) -> TableReques
     structure = load_structure(model)
     declared = TARGETS.get(target.name)
     space = build_space(
-        structure, SpaceConfig(), target_formats=declared.formats, channel_multiple=declared.channel_multiple
+        structure,
+        with_kernels(SpaceConfig(), target.model_copy(update={"table": None}), structure),
+        target_formats=declared.formats,
+        channel_multiple=declared.channel_multiple,
     )
     workload: Workload = workload_of(target, structure)
     return TableRequest(model=model, target=target, space=space, workload=workload, operators=(), out=out)
