@@ -13,6 +13,7 @@ from controller.tables.request import OnStage as OnStage
 from controller.tables.request import TableRequest as TableRequest
 from controller.tables.request import check_available as check_available
 from controller.tables.request import profile_command as profile_command
+from controller.tables.table_lock import measuring_alone
 from evaluators.latency.lookup import LatencyPredictor, MissingEntryError
 from evaluators.latency.table import LatencyTable, check_fingerprint
 from evaluators.latency.workload import Operator
@@ -55,18 +56,29 @@ def check_folder(out: Path) -> None:
         ) from error
 
 
-def measure_table(request: TableRequest, on_stage: OnStage) -> LatencyTable:
+def measure_table(request: TableRequest, on_stage: OnStage, *, waits: bool = True) -> LatencyTable:
     """Measure what a table file lacks on this machine: operators, then the correction on whole models.
 
+    Args:
+        request: What the table has to answer for, and its file.
+        on_stage: Told of every step.
+        waits: Where another process measures the file, wait for it and go on from what it leaves; else refuse.
+
     Raises:
+        HeldError: Another process measures the file, and `waits` is false.
         PreflightError: The target is not available here, a format has no kernel here, there are fewer CPUs than
             threads, or the file can't be written.
         ForeignTableError: The file holds a table of another device, runtime, number of threads or target.
     """
     check_available(request.target)
     check_measurable(request)
-    started = time.monotonic()
     check_folder(request.out)
+    with measuring_alone(request.out, waits=waits, on_wait=lambda words: on_stage(words, 0, 0)):
+        return _measure_missing(request, on_stage)
+
+
+def _measure_missing(request: TableRequest, on_stage: OnStage) -> LatencyTable:
+    started = time.monotonic()
     table = _profile(request, request.operators, on_stage)
     if table.correction(request.workload) is not None:
         return table
