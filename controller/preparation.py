@@ -11,6 +11,7 @@ from pathlib import Path
 from controller.errors import PreflightError
 from controller.job import JobSpec, Objective
 from controller.latency_words import MARGIN_PCT, margin_of
+from controller.tables.machine import with_kernels
 from controller.tables.request import OnStage, TableRequest, check_available, profile_command
 from evaluators.costs import CostModel, least_energy_mj, least_latency_ms, least_size_bytes
 from evaluators.latency.lookup import LatencyPredictor
@@ -118,7 +119,8 @@ def describe(job: JobSpec) -> Description:
         ModelError: The model can't be read, or must not be.
         SpaceError: The space does not fit the model.
         WorkloadError: The workload does not fit the model.
-        PreflightError: The job has no table, and its target is not available here.
+        PreflightError: The job has no table, and its target is not available here; or a format is named that has no
+            kernel on the device that latencies are for.
     """
     if job.target.table is None:
         check_available(job.target)
@@ -126,12 +128,13 @@ def describe(job: JobSpec) -> Description:
     workload = workload_of(job.target, structure)
     folder = work_folder(job.storage)
     target = TARGETS.get(job.target.name)
-    space = build_space(structure, job.space, target_formats=target.formats, channel_multiple=target.channel_multiple)
+    choices = with_kernels(job.space, job.target, structure)
+    space = build_space(structure, choices, target_formats=target.formats, channel_multiple=target.channel_multiple)
     table = job.target.table or folder / "tables" / f"{_table_name(job.target, space, workload)}.json"
     spec = WorkerSpec(
         model=job.model,
         data=job.data,
-        space=job.space,
+        space=choices,
         target=job.target.model_copy(update={"table": table}),
         cache_dir=folder,
         quality=job.quality,

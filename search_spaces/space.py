@@ -60,7 +60,7 @@ class SpaceConfig(BaseModel):
     keep: tuple[float, ...] = Field(default=(1.0, 0.75, 0.5, 0.25, 0.0), min_length=1)
     """Keep ratios, 0 to 1; 0 leaves a residual branch out."""
     formats: tuple[str, ...] | None = Field(default=None, min_length=1)
-    """Formats; None takes every format that has a kernel on the target."""
+    """Formats; None takes every format of the target that has a kernel on the device that latencies are for."""
     exclude: tuple[str, ...] = ()
     """Globs over unit names that stay whole and in the base format."""
     override: tuple[Override, ...] = ()

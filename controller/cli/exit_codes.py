@@ -23,8 +23,8 @@ class ExitCode(IntEnum):
     NOT_VERIFIED = 5, "the exported model is not what the search said; nothing was released"
     BELOW_CONSTRAINT = 6, "recheck: on the new data the model loses more quality than its constraint allows"
     CANNOT_TELL = 7, "recheck: the new data do not suffice to tell whether the model meets its constraint"
-    HELD = 8, "another controller searches the study; the message says which"
-    INTERRUPTED = 130, "stopped by Ctrl-C; everything finished is kept, and the command to go on is printed"
+    HELD = 8, "another process searches the study, or measures the table; the message says which"
+    INTERRUPTED = 130, "stopped by Ctrl-C or SIGTERM; everything finished is kept, and the command to go on is printed"
 
 
 def exit_code_help() -> str:

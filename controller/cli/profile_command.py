@@ -85,8 +85,10 @@ def profile(
     from controller import operations
     from controller.cli.progress import ProgressView
     from controller.cli.render import render_profile
+    from controller.cli.signals import resumable
 
-    with stdout_for_results(), ProgressView(stderr_console()) as view:
+    kept = "rows that the table has by now are kept"
+    with resumable(kept), stdout_for_results(), ProgressView(stderr_console()) as view:
         if job is not None:
             summary = operations.run_space_profile(job, view, out=out, minutes=budget_minutes)
         else:
@@ -119,8 +121,9 @@ def calibrate_table(
     from controller import operations
     from controller.cli.progress import ProgressView
     from controller.cli.render_calibration import render_calibration
+    from controller.cli.signals import resumable
 
-    with stdout_for_results(), ProgressView(stderr_console()) as view:
+    with resumable("the table is as it was"), stdout_for_results(), ProgressView(stderr_console()) as view:
         summary = operations.run_calibration(
             table, view, job=job, model=model_config, batch=batch or 1, sequence_length=sequence_length
         )

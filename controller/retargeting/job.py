@@ -5,8 +5,9 @@ from __future__ import annotations
 from controller.errors import UsageError
 from controller.job import JobSpec
 from controller.retargeting.target_change import TargetChange, differences
+from controller.tables.machine import usable_formats
 from evaluators.latency.table import LatencyTable, load_table
-from workers.targets import TARGETS, TargetConfig
+from workers.targets import TargetConfig
 from workers.targets.device import DEVICES
 
 _LONGEST_NAME = 64
@@ -60,7 +61,7 @@ def is_of_another_device(table: LatencyTable, target: TargetConfig) -> bool:
 
 def _space(job: JobSpec, target: TargetConfig) -> dict[str, object]:
     """The declared choices, as far as the target has kernels for them."""
-    offered = TARGETS.get(target.name).formats
+    offered = usable_formats(target)
     space: dict[str, object] = job.space.model_dump(mode="json")
     space["formats"] = _known(job.space.formats, offered, target)
     space["override"] = [

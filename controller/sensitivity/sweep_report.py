@@ -8,7 +8,7 @@ from controller.errors import UsageError
 from controller.job import JobSpec
 from controller.results import Record
 from controller.study_view import HEADLINE_DROP
-from workers.targets.base import TARGETS
+from controller.tables.machine import usable_formats
 
 _MOST_RATIOS = 100
 _SLACK = 1e-9
@@ -146,7 +146,7 @@ def check_sweep(
         max_drop = HEADLINE_DROP if bound is None else bound
     if not (math.isfinite(max_drop) and 0 <= max_drop <= 1):
         raise SweepError(f"the tolerated loss is a fraction of 1 (0.02 is two points), 0 to 1; got {max_drop:g}")
-    on_target = TARGETS.get(job.target.name).formats
+    on_target = usable_formats(job.target)
     if format is not None and format not in on_target:
         raise SweepError(
             f"{job.target.name} has no kernel for format {format[:40]!r}; choose from {', '.join(on_target)}"

@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from controller.errors import PreflightError
+from controller.tables.machine import check_measurable, check_threads
 from controller.tables.request import OnStage as OnStage
 from controller.tables.request import TableRequest as TableRequest
 from controller.tables.request import check_available as check_available
 from controller.tables.request import profile_command as profile_command
+from controller.tables.table_lock import measuring_alone
 from evaluators.latency.lookup import LatencyPredictor, MissingEntryError
 from evaluators.latency.table import LatencyTable, check_fingerprint
 from evaluators.latency.workload import Operator
@@ -54,16 +56,29 @@ def check_folder(out: Path) -> None:
         ) from error
 
 
-def measure_table(request: TableRequest, on_stage: OnStage) -> LatencyTable:
+def measure_table(request: TableRequest, on_stage: OnStage, *, waits: bool = True) -> LatencyTable:
     """Measure what a table file lacks on this machine: operators, then the correction on whole models.
 
+    Args:
+        request: What the table has to answer for, and its file.
+        on_stage: Told of every step.
+        waits: Where another process measures the file, wait for it and go on from what it leaves; else refuse.
+
     Raises:
-        PreflightError: The target is not available here, or the file can't be written.
+        HeldError: Another process measures the file, and `waits` is false.
+        PreflightError: The target is not available here, a format has no kernel here, there are fewer CPUs than
+            threads, or the file can't be written.
         ForeignTableError: The file holds a table of another device, runtime, number of threads or target.
     """
     check_available(request.target)
-    started = time.monotonic()
+    check_measurable(request)
     check_folder(request.out)
+    with measuring_alone(request.out, waits=waits, on_wait=lambda words: on_stage(words, 0, 0)):
+        return _measure_missing(request, on_stage)
+
+
+def _measure_missing(request: TableRequest, on_stage: OnStage) -> LatencyTable:
+    started = time.monotonic()
     table = _profile(request, request.operators, on_stage)
     if table.correction(request.workload) is not None:
         return table
@@ -86,13 +101,14 @@ def calibrate(
         late: Monotonic time in seconds after which no more is measured than it takes; None has no limit.
 
     Raises:
-        PreflightError: The target is not available here.
+        PreflightError: The target is not available here, or there are fewer CPUs than threads.
         ForeignTableError: The table is of another device, runtime or number of threads.
         MissingEntryError: The table lacks an operator of the space.
     """
     check_available(request.target)
     device = DEVICES.get(request.target.name)(request.target.threads)
     check_fingerprint(table, device.fingerprint())
+    check_threads(request.target)
     predictor = LatencyPredictor(table, request.workload, profile_command=profile_command(request))
     predictor.check(required_operators(request.space, request.workload))
     policies = _policies(request, table)

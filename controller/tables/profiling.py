@@ -12,8 +12,17 @@ from controller.job import JobSpec
 from controller.preparation import describe
 from controller.results import Progress
 from controller.tables.calibration import CalibrationSummary, calibration_summary
-from controller.tables.measuring import OnStage, TableRequest, calibrate, check_available, measure_table
+from controller.tables.machine import formats_here, with_kernels
+from controller.tables.measuring import (
+    OnStage,
+    TableRequest,
+    calibrate,
+    check_available,
+    check_folder,
+    measure_table,
+)
 from controller.tables.results import ProfileSummary
+from controller.tables.table_lock import measuring_alone
 from evaluators.latency.shipped import check_writable
 from evaluators.latency.table import LatencyTable, TableError, load_table
 from evaluators.latency.workload import Workload
@@ -43,6 +52,7 @@ def run_profile(
     Raises:
         ModelError: The model can't be read.
         PreflightError: The target is not available here.
+        HeldError: Another process measures the file.
         ForeignTableError: The file holds a table of other hardware.
     """
     check_available(target)
@@ -51,7 +61,7 @@ def run_profile(
     operators = grid_operators(
         request.space.structure,
         request.workload,
-        formats=declared.formats,
+        formats=formats_here(target),
         channel_multiple=declared.channel_multiple,
     )
     return _measure(replace(request, operators=operators, minutes=minutes), on_progress)
@@ -69,6 +79,7 @@ def run_space_profile(
         minutes: Time for all of it, about; None has no limit.
 
     Raises:
+        HeldError: Another process measures the file.
         ValueError: The model, the space, the workload or the file does not fit; the types say which.
     """
     description = describe(job)
@@ -91,31 +102,41 @@ def run_calibration(
         table: The file; its target and number of threads are taken.
         on_progress: Told of every stage.
         job: Gives model, space and workload.
-        model: The model, in place of a job: all formats of the target, and the space's default widths.
+        model: The model, in place of a job: all formats with kernels here, and the space's default widths.
         batch: Examples in one call, without a job.
         sequence_length: Tokens of an example, without a job; None where the model fixes them.
 
     Raises:
+        HeldError: Another process measures the table.
         ValueError: Neither job nor model is given, or the table is malformed, foreign or lacks operators of the space.
     """
     started = time.monotonic()
     check_writable(table)
+    request = _calibrated_by(table, job, model, batch, sequence_length)
+    check_folder(table)
+    with measuring_alone(table, waits=False, on_wait=lambda words: None):
+        # Whoever measured it until now may have changed it.
+        calibrated = calibrate(request, load_table(table), _stages(on_progress, started))
+    return calibration_summary(table, calibrated, request.workload, seconds=time.monotonic() - started)
+
+
+def _calibrated_by(
+    table: Path, job: JobSpec | None, model: ModelConfig | None, batch: int, sequence_length: int | None
+) -> TableRequest:
+    """Model, space and workload of a calibration; see `run_calibration`."""
     known = load_table(table)
     if known.target not in TARGETS:
         raise TableError(f"a table is calibrated on its own target; got {known.target!r}; known: {', '.join(TARGETS)}")
     threads = known.fingerprint.threads
     if job is not None:
         target = job.target.model_copy(update={"name": known.target, "threads": threads, "table": table})
-        request = describe(job.model_copy(update={"target": target})).request(())
-    elif model is not None:
+        return describe(job.model_copy(update={"target": target})).request(())
+    if model is not None:
         config = TargetConfig(
             name=known.target, batch=batch, sequence_length=sequence_length, threads=threads, table=table
         )
-        request = _request(model, config, table)
-    else:
-        raise ValueError("a table is calibrated with a model or a job; got neither; name one")
-    calibrated = calibrate(request, known, _stages(on_progress, started))
-    return calibration_summary(table, calibrated, request.workload, seconds=time.monotonic() - started)
+        return _request(model, config, table)
+    raise ValueError("a table is calibrated with a model or a job; got neither; name one")
 
 
 def _request(model: ModelConfig, target: TargetConfig, out: Path) -> TableRequest:
@@ -123,7 +144,10 @@ def _request(model: ModelConfig, target: TargetConfig, out: Path) -> TableReques
     structure = load_structure(model)
     declared = TARGETS.get(target.name)
     space = build_space(
-        structure, SpaceConfig(), target_formats=declared.formats, channel_multiple=declared.channel_multiple
+        structure,
+        with_kernels(SpaceConfig(), target.model_copy(update={"table": None}), structure),
+        target_formats=declared.formats,
+        channel_multiple=declared.channel_multiple,
     )
     workload: Workload = workload_of(target, structure)
     return TableRequest(model=model, target=target, space=space, workload=workload, operators=(), out=out)
@@ -133,7 +157,7 @@ def _measure(request: TableRequest, on_progress: OnProgress) -> ProfileSummary:
     started = time.monotonic()
     check_writable(request.out)
     before = len(load_table(request.out).entries) if request.out.exists() else 0
-    table = measure_table(request, _stages(on_progress, started))
+    table = measure_table(request, _stages(on_progress, started), waits=False)
     return _summary(request, table, added=len(table.entries) - before, seconds=time.monotonic() - started)
 
 

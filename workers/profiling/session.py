@@ -18,6 +18,7 @@ from workers.profiling.notes import changed_since, clock_note, noise_note, pace_
 from workers.profiling.refinement import Block
 from workers.profiling.required import working_set_bytes
 from workers.profiling.sampling import ProfileBudget, Reference, Samples, sample_rounds
+from workers.profiling.threads import cpus_in_use
 from workers.targets.device import Device
 from workers.targets.undisturbed import undisturbed_ms, undisturbed_spread_ms
 
@@ -192,6 +193,7 @@ class ProfileSession:
                     "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
                     "rounds": max(before.rounds or 1, *(samples.rounds for samples in self._taken)),
                     "clocks": self._device.clocks(),
+                    "cpus": cpus_in_use(),
                     "notes": tuple(dict.fromkeys(notes)),
                 }
             ),

@@ -5,6 +5,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+def usable_cpus() -> int:
+    """Return how many CPUs this process may use, 1 or more."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpus_in_use() -> tuple[int, ...] | None:
+    """Return the numbers of the CPUs that the calling thread runs on, sorted; None where the system can't tell."""
+    return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else None
+
+
 @contextmanager
 def pinned(threads: int) -> Iterator[None]:
     """Keep the calling thread, and those that it starts meanwhile, on as many CPUs as the runtime has threads.

@@ -1,17 +1,23 @@
 """What a target declares, and the part of a job file that names one."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from evaluators.latency.shipped import table_file
 from evaluators.memory import MemoryPlan
 from search_spaces.registry import Registry
+from workers.targets.kernels import lacking_on_cpu, lacking_on_gpu
+
+if TYPE_CHECKING:
+    from evaluators.latency.table import Fingerprint
 
 
 class TargetConfig(BaseModel):
@@ -59,6 +65,8 @@ class Target:
         channel_multiple: Kept widths are multiples of this.
         form: What the model is exported to.
         obstacle: Returns why nothing can be timed here now (no runtime, no device), or None where it can.
+        lacking: Returns those of the formats that have no kernel on the device of a fingerprint, each with the reason;
+            None where every device of the target has kernels for all.
         description: One line for people.
     """
 
@@ -67,6 +75,7 @@ class Target:
     channel_multiple: int
     form: ExportForm = ExportForm.ONNX
     obstacle: Callable[[], str | None] = lambda: None
+    lacking: Callable[[Fingerprint], Mapping[str, str]] | None = None
     description: str
 
     @property
@@ -122,6 +131,7 @@ for _target in (
         channel_multiple=8,
         form=ExportForm.HUGGING_FACE,
         obstacle=_lacks("torch"),
+        lacking=lacking_on_cpu,
         description="PyTorch on this machine's CPU, operator by operator",
     ),
     Target(
@@ -130,6 +140,7 @@ for _target in (
         channel_multiple=8,
         form=ExportForm.HUGGING_FACE,
         obstacle=_no_compiler,
+        lacking=lacking_on_cpu,
         description="PyTorch on this machine's CPU, compiled whole by torch.compile",
     ),
     Target(
@@ -138,6 +149,7 @@ for _target in (
         channel_multiple=16,
         form=ExportForm.HUGGING_FACE,
         obstacle=_no_cuda,
+        lacking=lacking_on_gpu,
         description="PyTorch on this machine's first NVIDIA GPU, a replayed CUDA graph",
     ),
 ):

@@ -1,8 +1,9 @@
 """How a table came about: who measured when, and where imported rows are from."""
 
 from enum import StrEnum
+from typing import Any
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, SerializerFunctionWrapHandler, model_serializer
 
 from evaluators.latency.table.base import StoredRecord
 
@@ -66,7 +67,17 @@ class Provenance(StoredRecord):
     """Passes over all operators, each in another order; None where an imported source does not state it."""
     clocks: str | None = None
     """What is known of the clock frequency at the time."""
+    cpus: tuple[NonNegativeInt, ...] | None = Field(default=None, strict=False)
+    """Numbers of the CPUs that the runtime was kept on, sorted; None where that is not known."""
     notes: tuple[str, ...] = Field(default=(), strict=False)
     """Warnings of the measurement, such as a noisy machine, and what was joined from other tables."""
     sources: tuple[Source, ...] = Field(default=(), strict=False)
     """Where imported rows are from; empty where Paretrim measured all of them."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A table that does not know its CPUs has the text and checksum that it had before tables told them."""
+        content: dict[str, Any] = serialize(self)
+        if self.cpus is None:
+            del content["cpus"]
+        return content
