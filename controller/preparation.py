@@ -150,7 +150,7 @@ def price_by_table(job: JobSpec, description: Description) -> PricedSpace:
     """Load the table of a job that has one; see `price`."""
     table = load_table(description.table)
     here = DEVICES.get(job.target.name)(job.target.threads).fingerprint()
-    foreign = check_fingerprint(table, here, allow_foreign=job.target.allow_foreign_table)
+    foreign = check_fingerprint(table, here, target=job.target.name, allow_foreign=job.target.allow_foreign_table)
     predictor = LatencyPredictor(
         table,
         description.workload,

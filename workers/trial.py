@@ -76,7 +76,7 @@ class TrialWorker:
         table = table_of(spec)
         self.table_checksum = table.checksum
         here = DEVICES.get(spec.target.name)(spec.target.threads).fingerprint()
-        self.foreign = table.fingerprint.differences(here)
+        self.foreign = table.differences_from(here, target=spec.target.name)
         predictor = LatencyPredictor(
             table,
             workload_of(spec.target, self.structure),

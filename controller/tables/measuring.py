@@ -92,7 +92,7 @@ def calibrate(
     """
     check_available(request.target)
     device = DEVICES.get(request.target.name)(request.target.threads)
-    check_fingerprint(table, device.fingerprint())
+    check_fingerprint(table, device.fingerprint(), target=request.target.name)
     predictor = LatencyPredictor(table, request.workload, profile_command=profile_command(request))
     predictor.check(required_operators(request.space, request.workload))
     policies = _policies(request, table)

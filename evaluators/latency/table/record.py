@@ -83,6 +83,11 @@ class LatencyTable(StoredRecord):
         target = () if self.target == other.target else (f"target: {self.target!r} {first}, {other.target!r} {second}",)
         return (*target, *self.fingerprint.differences(other.fingerprint, names=names))
 
+    def differences_from(self, here: Fingerprint, *, target: str | None = None) -> tuple[str, ...]:
+        """Describe how target and fingerprint differ from those of this machine; None of the target takes any."""
+        named = () if target in (None, self.target) else (f"target: {self.target!r} there, {target!r} here",)
+        return (*named, *self.fingerprint.differences(here))
+
     @property
     def checksum(self) -> str:
         """SHA-256 of the canonical JSON, in hexadecimal."""
