@@ -113,7 +113,12 @@ def _unit_times(job: JobSpec, policy: Policy) -> tuple[Mapping[str, float], tupl
     try:
         description = describe(job)
         table = load_table(description.table)
-        predictor = LatencyPredictor(table, description.workload, allow_extrapolation=job.target.allow_extrapolation)
+        predictor = LatencyPredictor(
+            table,
+            description.workload,
+            structure=description.structure,
+            allow_extrapolation=job.target.allow_extrapolation,
+        )
         parts = break_down(description.structure, policy, predictor).units
     except (ModelError, TableError, PreflightError, OSError) as error:
         return {}, (f"shares of the latency are not known: {error}",)

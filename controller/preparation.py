@@ -11,6 +11,7 @@ from pathlib import Path
 from controller.errors import PreflightError
 from controller.job import JobSpec, Objective
 from controller.tables.request import OnStage, TableRequest, check_available, profile_command
+from controller.tables.trust import trust_notes
 from evaluators.costs import CostModel, least_energy_mj, least_latency_ms, least_size_bytes
 from evaluators.latency.lookup import LatencyPredictor
 from evaluators.latency.table import EnergyBasis, check_fingerprint, load_table
@@ -154,6 +155,7 @@ def price_by_table(job: JobSpec, description: Description) -> PricedSpace:
     predictor = LatencyPredictor(
         table,
         description.workload,
+        structure=description.structure,
         profile_command=profile_command(description.request(())),
         allow_extrapolation=job.target.allow_extrapolation,
     )
@@ -166,7 +168,12 @@ def price_by_table(job: JobSpec, description: Description) -> PricedSpace:
         table_checksum=table.checksum,
         foreign=tuple(foreign),
         extrapolated=len(predictor.extrapolated(required)),
-        notes=(*table.provenance.notes, _latency_note(predictor), *_energy_note(job, costs)),
+        notes=(
+            *table.provenance.notes,
+            _latency_note(predictor),
+            *trust_notes(table, description.space, description.workload),
+            *_energy_note(job, costs),
+        ),
     )
 
 

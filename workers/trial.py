@@ -80,6 +80,7 @@ class TrialWorker:
         predictor = LatencyPredictor(
             table,
             workload_of(spec.target, self.structure),
+            structure=self.structure,
             allow_extrapolation=spec.target.allow_extrapolation,
         )
         self.costs = CostModel(self.structure, predictor, TARGETS.get(spec.target.name).memory_plan)

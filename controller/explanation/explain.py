@@ -54,7 +54,12 @@ def run_explain(study: str, storage: str, *, trial: int, change: TargetChange, o
     description = describe(job)
     table = load_table(description.table)
     foreign = bool(summary.foreign) if change.table is None else _is_foreign(job, table)
-    predictor = LatencyPredictor(table, description.workload, allow_extrapolation=job.target.allow_extrapolation)
+    predictor = LatencyPredictor(
+        table,
+        description.workload,
+        structure=description.structure,
+        allow_extrapolation=job.target.allow_extrapolation,
+    )
     report = _report(summary, job, trial, policy, description, table, predictor)
     report = replace(report, foreign_table=foreign)
     return _write(report, out or work_folder(storage) / "reports" / study)

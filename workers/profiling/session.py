@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from evaluators.latency.standing import still_holds
 from evaluators.latency.table import Entry, ForeignTableError, LatencyTable, Provenance, load_table
 from evaluators.latency.workload import Operator, OperatorKind
 from search_spaces.units import ModelStructure
@@ -172,7 +173,11 @@ class ProfileSession:
                 }
             ),
             entries=tuple(sorted(entries, key=lambda entry: str(entry.operator))),
-            corrections=self._table.corrections if self._table else (),
+            corrections=tuple(
+                correction
+                for correction in (self._table.corrections if self._table else ())
+                if still_holds(correction, self._table.entries if self._table else (), entries)
+            ),
             energy=self._table.energy if self._table else None,
         )
         if self._out is not None:

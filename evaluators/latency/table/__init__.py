@@ -1,5 +1,6 @@
 """The latency table: measured times of operators on one target, stored with fingerprint, provenance and checksums."""
 
+from evaluators.latency.table.basis import CorrectionBasis
 from evaluators.latency.table.energy import EnergyBasis, EnergyCoefficients, MeasuredPower
 from evaluators.latency.table.entry import Entry
 from evaluators.latency.table.fingerprint import Fingerprint, ForeignTableError, check_fingerprint
@@ -10,6 +11,7 @@ from evaluators.latency.table.schema import table_schema
 
 __all__ = [
     "SCHEMA_VERSION",
+    "CorrectionBasis",
     "EnergyBasis",
     "EnergyCoefficients",
     "Entry",
