@@ -12,7 +12,7 @@ from search_spaces.units import ModelStructure
 from workers.profiling.refinement import blocks_of
 from workers.profiling.required import grid_operators, required_operators, working_set_bytes
 from workers.profiling.sampling import ProfileBudget
-from workers.profiling.session import ProfileSession, Progress, reference_of
+from workers.profiling.session import OnOverrun, ProfileSession, Progress, reference_of
 from workers.profiling.threads import pinned
 from workers.profiling.whole import WholeModel, measure_correction
 from workers.targets.device import DEVICES
@@ -38,6 +38,7 @@ def profile(
     budget: ProfileBudget | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    on_overrun: OnOverrun | None = None,
 ) -> LatencyTable:
     """Measure operators on a target of this machine, as many of them as it takes to know the time of all.
 
@@ -53,6 +54,7 @@ def profile(
         budget: How much is measured. When its time is over the grid is not split any more, which is noted.
         seed: Seed of weights, inputs and orders.
         progress: Called after every sample.
+        on_overrun: Called with the seconds that the least takes, at most once, where the budget has fewer.
 
     Returns:
         The table with all that `out` held, and a time for all operators.
@@ -74,6 +76,7 @@ def profile(
         budget=budget or ProfileBudget(),
         generator=random.Random(seed),
         progress=progress or (lambda done, total: None),
+        on_overrun=on_overrun or (lambda seconds: None),
     )
     with pinned(threads):
         return session.refine(blocks_of(wanted))

@@ -171,6 +171,13 @@ def _fit(
 
 def _profile(request: TableRequest, wanted: Iterable[Operator], on_stage: OnStage) -> LatencyTable:
     seconds = None if request.minutes is None else 60 * OPERATORS_SHARE * request.minutes
+    stage = "profiling"
+
+    def tell(least_s: float) -> None:
+        nonlocal stage
+        given_s = seconds or 0.0
+        stage = f"profiling, which takes {least_s / 60:.1f} min at least where {given_s / 60:.1f} were given"
+
     return profile(
         wanted,
         request.space.structure,
@@ -178,7 +185,8 @@ def _profile(request: TableRequest, wanted: Iterable[Operator], on_stage: OnStag
         threads=request.target.threads,
         out=request.out,
         budget=ProfileBudget(seconds=seconds),
-        progress=lambda done, total: on_stage("profiling", done, total),
+        progress=lambda done, total: on_stage(stage, done, total),
+        on_overrun=tell,
     )
 
 

@@ -12,7 +12,14 @@ from controller.job import JobSpec
 from controller.preparation import describe
 from controller.results import Progress
 from controller.tables.calibration import CalibrationSummary, calibration_summary
-from controller.tables.measuring import OnStage, TableRequest, calibrate, check_available, measure_table
+from controller.tables.measuring import (
+    MODELS_IN_HASTE,
+    OnStage,
+    TableRequest,
+    calibrate,
+    check_available,
+    measure_table,
+)
 from controller.tables.results import ProfileSummary
 from controller.tables.trust import trust_notes
 from evaluators.latency.shipped import check_writable
@@ -25,6 +32,8 @@ from workers.targets import TARGETS, TargetConfig
 from workers.trial import workload_of
 
 OnProgress = Callable[[Progress], None]
+OVERRUN = 1.1
+"""From so many times the given time on, a run says that it took longer."""
 
 
 def run_profile(
@@ -164,14 +173,22 @@ def _summary(
         notes=(
             *table.provenance.notes,
             *trust_notes(table, request.space, request.workload),
-            *_run_notes(request, table, before),
+            *_run_notes(request, table, before, seconds),
         ),
         seconds=seconds,
     )
 
 
-def _run_notes(request: TableRequest, table: LatencyTable, before: LatencyTable | None) -> Iterator[str]:
+def _run_notes(
+    request: TableRequest, table: LatencyTable, before: LatencyTable | None, seconds: float
+) -> Iterator[str]:
     """What is to be said of this run alone."""
+    if request.minutes is not None and seconds > OVERRUN * 60 * request.minutes:
+        yield (
+            f"this took {seconds / 60:.1f} min where {request.minutes:g} were given: two rounds of every operator of a "
+            f"coarse grid and {MODELS_IN_HASTE} whole models, or all where there are fewer, are measured whatever the "
+            "time"
+        )
     kept = {correction.key for correction in table.corrections}
     mine = table.stored_correction(request.workload, request.space.structure)
     for correction in before.corrections if before else ():

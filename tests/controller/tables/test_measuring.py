@@ -7,7 +7,7 @@ import pytest
 
 from controller.errors import PreflightError
 from controller.job import JobSpec
-from controller.preparation import describe, price
+from controller.preparation import describe, price, price_by_table
 from controller.results import Progress
 from controller.tables.measuring import TableRequest, calibrate, holds, measure_table
 from controller.tables.profiling import run_calibration, run_profile, run_space_profile
@@ -89,7 +89,9 @@ def test_a_correction_is_fitted_again_when_its_rows_or_the_space_change_and_not_
     monkeypatch.setattr("controller.tables.measuring.MODELS_IN_HASTE", 2)
     first = run_space_profile(job, stages.append, minutes=1e-6)
     assert first.correction_models == 2
+    assert any("profiling, which takes" in progress.stage for progress in stages)
     assert any("fitted on 2 whole models of 3, as time was over" in note for note in first.notes)
+    assert any("min where 1e-06 were given" in note for note in first.notes)
     second = run_space_profile(job, stages.append, out=first.table)
     assert second.correction_models == 3
     assert not any("as time was over" in note for note in second.notes if "whole models" in note)
@@ -149,6 +151,14 @@ def test_what_weakens_a_table_for_a_space_is_said(tiny_image, tmp_path: Path) ->
     large = [e.model_copy(update={"working_set_bytes": 64 * 2**20}) for e in corrected.entries]
     (note,) = trust_notes(corrected.model_copy(update={"entries": tuple(large)}), request.space, request.workload)
     assert "were timed for a model of another size, with 64 MiB of weights in the caches" in note
+
+
+def test_a_table_of_another_target_is_no_price_list_of_a_job(tiny_image, job: JobSpec, tmp_path: Path) -> None:
+    path = tmp_path / "board.json"
+    load_table(tiny_image.table).model_copy(update={"target": "board"}).save(path)
+    planned = job.model_copy(update={"target": job.target.model_copy(update={"table": path})})
+    with pytest.raises(ForeignTableError, match=r"target: 'board' there, 'cpu-onnxruntime' here"):
+        price_by_table(planned, describe(planned))
 
 
 def test_a_space_of_one_policy_has_no_correction(tiny_image, tmp_path: Path) -> None:
