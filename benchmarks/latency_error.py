@@ -115,7 +115,7 @@ def _request(model: ModelConfig, target: TargetConfig, folder: Path) -> TableReq
 def _compare(request: TableRequest, arguments: argparse.Namespace) -> dict[str, Any]:
     """Predict and measure the policies of one workload."""
     table = measure_table(request, lambda stage, done, total: _say(f"{stage} {done} of {total}", done == total))
-    predictor = LatencyPredictor(table, request.workload)
+    predictor = LatencyPredictor(table, request.workload, structure=request.space.structure)
     plain = LatencyPredictor(table.model_copy(update={"corrections": ()}), request.workload)
     policies = _policies(request, plain, arguments.policies, arguments.seed)
     with tempfile.TemporaryDirectory(prefix="paretrim-bench-") as folder:
@@ -186,7 +186,7 @@ def _inside(predicted: list[LatencyPrediction], measured_ms: list[float]) -> flo
 
 
 def _correction(table: LatencyTable, request: TableRequest) -> Mapping[str, Any]:
-    fit = table.correction(request.workload)
+    fit = table.correction(request.workload, request.space.structure)
     return {} if fit is None else fit.model_dump(mode="json")
 
 

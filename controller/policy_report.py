@@ -129,7 +129,12 @@ def _unit_times(
         description = describe(job)
         table = load_table(description.table)
         check_same_table(summary, table)
-        predictor = LatencyPredictor(table, description.workload, allow_extrapolation=job.target.allow_extrapolation)
+        predictor = LatencyPredictor(
+            table,
+            description.workload,
+            structure=description.structure,
+            allow_extrapolation=job.target.allow_extrapolation,
+        )
         parts = break_down(description.structure, policy, predictor).units
         prediction = predictor.predict(description.structure, policy)
     except (ModelError, TableError, PreflightError, UsageError, OSError) as error:

@@ -13,6 +13,7 @@ from controller.job import JobSpec, Objective
 from controller.latency_words import MARGIN_PCT, margin_of
 from controller.tables.machine import with_kernels
 from controller.tables.request import OnStage, TableRequest, check_available, profile_command
+from controller.tables.trust import trust_notes
 from evaluators.costs import CostModel, least_energy_mj, least_latency_ms, least_size_bytes
 from evaluators.latency.lookup import LatencyPredictor
 from evaluators.latency.table import EnergyBasis, check_fingerprint, load_table
@@ -169,10 +170,11 @@ def price_by_table(job: JobSpec, description: Description) -> PricedSpace:
     """Load the table of a job that has one; see `price`."""
     table = load_table(description.table)
     here = DEVICES.get(job.target.name)(job.target.threads).fingerprint()
-    foreign = check_fingerprint(table, here, allow_foreign=job.target.allow_foreign_table)
+    foreign = check_fingerprint(table, here, target=job.target.name, allow_foreign=job.target.allow_foreign_table)
     predictor = LatencyPredictor(
         table,
         description.workload,
+        structure=description.structure,
         profile_command=profile_command(
             description.request(()), foreign=bool(foreign) or table.target != job.target.name
         ),
@@ -188,7 +190,11 @@ def price_by_table(job: JobSpec, description: Description) -> PricedSpace:
         foreign=tuple(foreign),
         measured_on=table.fingerprint.words,
         extrapolated=len(predictor.extrapolated(required)),
-        notes=(*table.provenance.notes, *_energy_note(job, costs)),
+        notes=(
+            *table.provenance.notes,
+            *trust_notes(table, description.space, description.workload),
+            *_energy_note(job, costs),
+        ),
     )
 
 

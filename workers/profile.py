@@ -13,7 +13,7 @@ from workers.profiling.caches import curve_operators
 from workers.profiling.refinement import blocks_of
 from workers.profiling.required import grid_operators, required_operators, working_set_bytes
 from workers.profiling.sampling import ProfileBudget
-from workers.profiling.session import ProfileSession, Progress, reference_of
+from workers.profiling.session import OnOverrun, ProfileSession, Progress, reference_of
 from workers.profiling.threads import pinned
 from workers.profiling.whole import WholeModel, measure_correction
 from workers.targets.device import DEVICES
@@ -39,6 +39,7 @@ def profile(
     budget: ProfileBudget | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    on_overrun: OnOverrun | None = None,
 ) -> LatencyTable:
     """Measure operators on a target of this machine, as many of them as it takes to know the time of all.
 
@@ -54,6 +55,7 @@ def profile(
         budget: How much is measured. When its time is over the grid is not split any more, which is noted.
         seed: Seed of weights, inputs and orders.
         progress: Called after every sample.
+        on_overrun: Called with the seconds that the least takes, at most once, where the budget has fewer.
 
     Returns:
         The table with all that `out` held, a time for all operators, and a cache curve for products of each format.
@@ -75,6 +77,7 @@ def profile(
         budget=budget or ProfileBudget(),
         generator=random.Random(seed),
         progress=progress or (lambda done, total: None),
+        on_overrun=on_overrun or (lambda seconds: None),
     )
     with pinned(threads):
         session.refine(blocks_of(wanted))

@@ -76,11 +76,12 @@ class TrialWorker:
         table = table_of(spec)
         self.table_checksum = table.checksum
         here = DEVICES.get(spec.target.name)(spec.target.threads).fingerprint()
-        self.foreign = table.fingerprint.differences(here)
+        self.foreign = table.differences_from(here, target=spec.target.name)
         self.measured_on = table.fingerprint.words
         predictor = LatencyPredictor(
             table,
             workload_of(spec.target, self.structure),
+            structure=self.structure,
             allow_extrapolation=spec.target.allow_extrapolation,
         )
         self.costs = CostModel(self.structure, predictor, TARGETS.get(spec.target.name).memory_plan)

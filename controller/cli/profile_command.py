@@ -36,6 +36,14 @@ SequenceLength = Annotated[
     int | None,
     typer.Option("--sequence-length", help="Tokens of an example; left out for images.", show_default="the job's"),
 ]
+
+
+def _above_0(minutes: float | None) -> float | None:
+    if minutes is not None and not minutes > 0:
+        raise typer.BadParameter(f"minutes are above 0; got {minutes:g}; leave the option out to have no limit")
+    return minutes
+
+
 DEFAULT_TASK = "text-classification"
 
 
@@ -61,7 +69,7 @@ def profile(
     ] = None,
     budget_minutes: Annotated[
         float | None,
-        typer.Option("--budget-minutes", min=0, help="Time for all of it, about.", show_default="no limit"),
+        typer.Option("--budget-minutes", help="Time for all of it, about.", show_default="no limit", callback=_above_0),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

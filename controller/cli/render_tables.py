@@ -60,11 +60,12 @@ def _corrections(console: Console, report: TableReport) -> None:
         print_lines(console, "no correction: predictions are plain sums of operators")
         return
     for correction in report.corrections:
-        fit = correction["fit"]
+        fit, basis = correction["fit"], correction["basis"]
+        of_model = f" of {basis['model']}" if basis else ""
         print_lines(
             console,
-            f"correction for batch {correction['batch']}, {correction['sequence_length']} tokens, fitted on "
-            f"{fit['models']} models: a model left out of the fit is predicted with an error of "
+            f"correction for batch {correction['batch']}, {correction['sequence_length']} tokens{of_model}, fitted "
+            f"on {fit['models']} models: a model left out of the fit is predicted with an error of "
             f"{fit['median_error_pct']:.1f} % (median), {fit['max_error_pct']:.1f} % (largest)",
         )
         _fields(console, "  coefficients", {name: fit[name] for name in fit if name not in _OF_THE_ERROR})

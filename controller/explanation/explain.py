@@ -63,6 +63,7 @@ def run_explain(study: str, storage: str, *, trial: int, change: TargetChange, o
     predictor = LatencyPredictor(
         table,
         description.workload,
+        structure=description.structure,
         profile_command=profile_command(description.request(())),
         allow_extrapolation=job.target.allow_extrapolation,
     )
@@ -101,7 +102,7 @@ def _job_on(summary: StudySummary, storage: str, change: TargetChange) -> JobSpe
 
 def _is_foreign(job: JobSpec, table: LatencyTable) -> bool:
     here = DEVICES.get(job.target.name)(job.target.threads).fingerprint()
-    return bool(check_fingerprint(table, here, allow_foreign=job.target.allow_foreign_table))
+    return bool(check_fingerprint(table, here, target=job.target.name, allow_foreign=job.target.allow_foreign_table))
 
 
 def _report(

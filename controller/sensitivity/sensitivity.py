@@ -190,6 +190,7 @@ def _open(job: JobSpec, repository: Repository, stages: Stages, *, may_begin: bo
     predictor = LatencyPredictor(
         load_table(description.table),
         description.workload,
+        structure=description.structure,
         allow_extrapolation=stored.target.allow_extrapolation,
     )
     costs = CostModel(description.structure, predictor, TARGETS.get(stored.target.name).memory_plan)

@@ -177,7 +177,9 @@ def _operators(description: Description, uniform: Sequence[_Uniform]) -> tuple[O
 
 def _foreign(job: JobSpec, table: Path) -> bool:
     here = DEVICES.get(job.target.name)(job.target.threads).fingerprint()
-    return bool(check_fingerprint(load_table(table), here, allow_foreign=job.target.allow_foreign_table))
+    return bool(
+        check_fingerprint(load_table(table), here, target=job.target.name, allow_foreign=job.target.allow_foreign_table)
+    )
 
 
 def _score_dense(scores: LocalScores, worker: TrialWorker, stages: Stages) -> Quality:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller.record import Record
+from controller.tables.request import TableRequest
 from evaluators.latency.correction import ModelError
 from evaluators.latency.table import LatencyTable
-from evaluators.latency.workload import Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,23 +66,19 @@ class CalibrationSummary(Record):
     seconds: float
 
 
-def calibration_summary(path: Path, table: LatencyTable, workload: Workload, *, seconds: float) -> CalibrationSummary:
-    """Summarise a table's correction.
+def calibration_summary(request: TableRequest, table: LatencyTable, *, seconds: float) -> CalibrationSummary:
+    """Summarise the correction that was just fitted.
 
     Args:
-        path: File of the table.
-        table: The table.
-        workload: What the correction holds for.
+        request: What it was fitted for, and the file.
+        table: The table that holds it.
         seconds: Wall time that it took.
-
-    Raises:
-        ValueError: The table has no correction for the workload, as the space has a single policy.
     """
-    fit = table.correction(workload)
-    if fit is None:
-        raise ValueError("a correction is fitted on two or more policies; the space has one; offer more choices")
+    workload = request.workload
+    fit = table.correction(workload, request.space.structure)
+    assert fit is not None
     return CalibrationSummary(
-        table=path.absolute(),
+        table=request.out.absolute(),
         batch=workload.batch,
         sequence_length=workload.sequence_length,
         scale=fit.scale,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from controller.errors import PreflightError
@@ -15,7 +15,7 @@ from controller.tables.request import check_available as check_available
 from controller.tables.request import profile_command as profile_command
 from controller.tables.table_lock import measuring_alone
 from evaluators.latency.lookup import LatencyPredictor, MissingEntryError
-from evaluators.latency.table import LatencyTable, check_fingerprint
+from evaluators.latency.table import LatencyTable, check_fingerprint, load_table
 from evaluators.latency.workload import Operator
 from search_spaces.policy import Policy
 from search_spaces.space import SearchSpace
@@ -35,6 +35,8 @@ MOST_SPREAD_S = 60.0
 """Timing the models is spread over as long a time as making them took, or this long."""
 MODELS_IN_HASTE = 6
 """When time is over, no more than so many are made."""
+FEWEST_POLICIES = 2
+"""Policies that a correction takes; a space of fewer has none."""
 OPERATORS_SHARE = 0.7
 """Share of a limited time that operators may take; the rest is for whole models."""
 
@@ -79,44 +81,82 @@ def measure_table(request: TableRequest, on_stage: OnStage, *, waits: bool = Tru
 
 def _measure_missing(request: TableRequest, on_stage: OnStage) -> LatencyTable:
     started = time.monotonic()
+    before = load_table(request.out).entries if request.out.exists() else ()
     table = _profile(request, request.operators, on_stage)
-    if table.correction(request.workload) is not None:
+    if holds(request, table, grew=len(table.entries) > len(before)):
         return table
     # Policies of the correction come from the whole space, whatever was asked for.
     if missing := _missing(request, table):
         table = _profile(request, missing, on_stage)
+    policies = _policies(request, table)
+    if len(policies) < FEWEST_POLICIES:
+        return table
     late = None if request.minutes is None else started + 60 * request.minutes
-    return calibrate(request, table, on_stage, late=late)
+    return _fit(request, table, policies, on_stage, late=late)
 
 
-def calibrate(
-    request: TableRequest, table: LatencyTable, on_stage: OnStage, *, late: float | None = None
-) -> LatencyTable:
+def holds(request: TableRequest, table: LatencyTable, *, grew: bool) -> bool:
+    """Whether the table's correction for a request needs no new fit.
+
+    It does where the times of its models' operators changed, where time was over before all models were measured, and
+    where the space reaches beyond the one that they are from. One that does not say what it was fitted on holds until
+    the table grows.
+
+    Args:
+        request: Workload and space.
+        table: The table as it is now.
+        grew: Whether it gained rows since the correction was looked at last.
+    """
+    stored = table.stored_correction(request.workload, request.space.structure)
+    if stored is None:
+        return False
+    if stored.basis is None:
+        return not grew
+    return not stored.is_unfinished and not stored.basis.lacks(request.space) and stored.basis.holds(table.entries)
+
+
+def calibrate(request: TableRequest, table: LatencyTable, on_stage: OnStage) -> LatencyTable:
     """Measure policies that are spread over a space end to end, fit a table's correction on them, and save the table.
 
     Args:
         request: Model, space, workload and file.
         table: The table, measured on this machine.
         on_stage: Told of every step.
-        late: Monotonic time in seconds after which no more is measured than it takes; None has no limit.
 
     Raises:
-        PreflightError: The target is not available here, or there are fewer CPUs than threads.
-        ForeignTableError: The table is of another device, runtime or number of threads.
+        PreflightError: The target is not available here, there are fewer CPUs than threads, or the space has a single
+            policy.
+        ForeignTableError: The table is of another device, runtime, number of threads or target.
         MissingEntryError: The table lacks an operator of the space.
     """
     check_available(request.target)
-    device = DEVICES.get(request.target.name)(request.target.threads)
-    check_fingerprint(table, device.fingerprint())
+    here = DEVICES.get(request.target.name)(request.target.threads).fingerprint()
+    check_fingerprint(table, here, target=request.target.name)
     check_threads(request.target)
     predictor = LatencyPredictor(table, request.workload, profile_command=profile_command(request))
     predictor.check(required_operators(request.space, request.workload))
     policies = _policies(request, table)
-    if len(policies) < 2:
-        return table
+    if len(policies) < FEWEST_POLICIES:
+        raise PreflightError(
+            f"a correction is fitted on two or more policies; the space has {len(policies)}; offer more "
+            "keep ratios or formats, or name the model without a job (--model), whose default space is taken"
+        )
+    return _fit(request, table, policies, on_stage)
+
+
+def _fit(
+    request: TableRequest,
+    table: LatencyTable,
+    policies: Mapping[str, Policy],
+    on_stage: OnStage,
+    *,
+    late: float | None = None,
+) -> LatencyTable:
+    """Measure policies end to end, fit the correction and save the table; `late` is when time is over."""
     from workers.whole_models import export_whole_models
 
-    started = time.monotonic()
+    device = DEVICES.get(request.target.name)(request.target.threads)
+    started, least = time.monotonic(), _least(request, table)
     with tempfile.TemporaryDirectory(prefix="paretrim-correction-") as folder:
         models: list[WholeModel] = []
         for model in export_whole_models(
@@ -128,12 +168,14 @@ def calibrate(
             progress=lambda done, total: on_stage("exporting models for the correction", done, total),
         ):
             models.append(model)
-            if late is not None and time.monotonic() > late and len(models) >= MODELS_IN_HASTE:
+            if late is not None and time.monotonic() > late and len(models) >= least:
                 break
         table = measure_correction(
             table,
             request.workload,
             models,
+            space=request.space,
+            wanted=len(policies),
             # Small models are timed within seconds, which may all be slow ones.
             spread_s=min(time.monotonic() - started, MOST_SPREAD_S),
             late=late,
@@ -146,6 +188,13 @@ def calibrate(
 
 def _profile(request: TableRequest, wanted: Iterable[Operator], on_stage: OnStage) -> LatencyTable:
     seconds = None if request.minutes is None else 60 * OPERATORS_SHARE * request.minutes
+    stage = "profiling"
+
+    def tell(least_s: float) -> None:
+        nonlocal stage
+        given_s = seconds or 0.0
+        stage = f"profiling, which takes {least_s / 60:.1f} min at least where {given_s / 60:.1f} were given"
+
     return profile(
         wanted,
         request.space.structure,
@@ -153,7 +202,8 @@ def _profile(request: TableRequest, wanted: Iterable[Operator], on_stage: OnStag
         threads=request.target.threads,
         out=request.out,
         budget=ProfileBudget(seconds=seconds),
-        progress=lambda done, total: on_stage("profiling", done, total),
+        progress=lambda done, total: on_stage(stage, done, total),
+        on_overrun=tell,
     )
 
 
@@ -173,6 +223,12 @@ def _policies(request: TableRequest, table: LatencyTable) -> dict[str, Policy]:
     plain = table.model_copy(update={"corrections": ()})
     predictor = LatencyPredictor(plain, request.workload)
     return spread_policies(request.space, predictor, _count(request.space), seed=CORRECTION_SEED)
+
+
+def _least(request: TableRequest, table: LatencyTable) -> int:
+    """Whole models that are made whatever the time: more than an earlier run made, so that every run gets further."""
+    stored = table.stored_correction(request.workload, request.space.structure)
+    return max(MODELS_IN_HASTE, stored.fit.models + 1 if stored is not None and stored.is_unfinished else 0)
 
 
 def _count(space: SearchSpace) -> int:

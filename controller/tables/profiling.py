@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from controller.results import Progress
 from controller.tables.calibration import CalibrationSummary, calibration_summary
 from controller.tables.machine import formats_here, with_kernels
 from controller.tables.measuring import (
+    MODELS_IN_HASTE,
     OnStage,
     TableRequest,
     calibrate,
@@ -23,6 +24,7 @@ from controller.tables.measuring import (
 )
 from controller.tables.results import ProfileSummary
 from controller.tables.table_lock import measuring_alone
+from controller.tables.trust import trust_notes
 from evaluators.latency.shipped import check_writable
 from evaluators.latency.table import LatencyTable, TableError, load_table
 from evaluators.latency.workload import Workload
@@ -33,6 +35,8 @@ from workers.targets import TARGETS, TargetConfig
 from workers.trial import workload_of
 
 OnProgress = Callable[[Progress], None]
+OVERRUN = 1.1
+"""From so many times the given time on, a run says that it took longer."""
 
 
 def run_profile(
@@ -117,7 +121,7 @@ def run_calibration(
     with measuring_alone(table, waits=False, on_wait=lambda words: None):
         # Whoever measured it until now may have changed it.
         calibrated = calibrate(request, load_table(table), _stages(on_progress, started))
-    return calibration_summary(table, calibrated, request.workload, seconds=time.monotonic() - started)
+    return calibration_summary(request, calibrated, seconds=time.monotonic() - started)
 
 
 def _calibrated_by(
@@ -156,9 +160,9 @@ def _request(model: ModelConfig, target: TargetConfig, out: Path) -> TableReques
 def _measure(request: TableRequest, on_progress: OnProgress) -> ProfileSummary:
     started = time.monotonic()
     check_writable(request.out)
-    before = len(load_table(request.out).entries) if request.out.exists() else 0
+    before = load_table(request.out) if request.out.exists() else None
     table = measure_table(request, _stages(on_progress, started), waits=False)
-    return _summary(request, table, added=len(table.entries) - before, seconds=time.monotonic() - started)
+    return _summary(request, table, before, seconds=time.monotonic() - started)
 
 
 def _stages(on_progress: OnProgress, started: float) -> OnStage:
@@ -169,19 +173,45 @@ def _stages(on_progress: OnProgress, started: float) -> OnStage:
     return on_stage
 
 
-def _summary(request: TableRequest, table: LatencyTable, *, added: int, seconds: float) -> ProfileSummary:
+def _summary(
+    request: TableRequest, table: LatencyTable, before: LatencyTable | None, *, seconds: float
+) -> ProfileSummary:
     spreads = [spread for entry in table.entries if (spread := entry.relative_spread) is not None]
-    mark, fit = table.fingerprint, table.correction(request.workload)
+    mark, fit = table.fingerprint, table.correction(request.workload, request.space.structure)
     return ProfileSummary(
         target=table.target,
         table=request.out.absolute(),
         entries=len(table.entries),
-        added=added,
+        added=len(table.entries) - (len(before.entries) if before else 0),
         needed=len(request.operators),
         fingerprint=f"{mark.device}, {mark.runtime} {mark.runtime_version}, {mark.threads} thread(s)",
         spread=statistics.median(spreads) if spreads else None,
         correction_models=0 if fit is None else fit.models,
         correction_error_pct=None if fit is None else fit.median_error_pct,
-        notes=table.provenance.notes,
+        notes=(
+            *table.provenance.notes,
+            *trust_notes(table, request.space, request.workload),
+            *_run_notes(request, table, before, seconds),
+        ),
         seconds=seconds,
     )
+
+
+def _run_notes(
+    request: TableRequest, table: LatencyTable, before: LatencyTable | None, seconds: float
+) -> Iterator[str]:
+    """What is to be said of this run alone."""
+    if request.minutes is not None and seconds > OVERRUN * 60 * request.minutes:
+        yield (
+            f"this took {seconds / 60:.1f} min where {request.minutes:g} were given: two rounds of every operator of a "
+            f"coarse grid and {MODELS_IN_HASTE} whole models, or all where there are fewer, are measured whatever the "
+            "time"
+        )
+    kept = {correction.key for correction in table.corrections}
+    mine = table.stored_correction(request.workload, request.space.structure)
+    for correction in before.corrections if before else ():
+        if correction.key not in kept and (mine is None or correction.key != (*mine.key[:2], "")):
+            yield (
+                f"the correction for {correction.name} is left out, as the times changed that it was fitted on; "
+                "`paretrim calibrate-table` fits a new one"
+            )

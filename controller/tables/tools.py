@@ -76,9 +76,14 @@ def merge_files(first: Path, second: Path, out: Path) -> TableWritten:
             f"{len(merged.conflicts)} operators in both, of which the row of more repeats stays: {named}{more}"
         )
     notes += [
-        f"the correction for batch {batch}, {length} tokens was fitted on rows that did not stay, and is left out; "
-        "`paretrim calibrate-table` fits a new one"
-        for batch, length in merged.dropped_corrections
+        f"the correction for {correction.name} was fitted on rows that did not stay, or that others came between, and "
+        "is left out; `paretrim calibrate-table` fits a new one"
+        for correction in merged.dropped_corrections
+    ]
+    notes += [
+        f"both have a correction for {correction.name}; that of {correction.fit.models} models is left out, as the "
+        "other was fitted on as many or more"
+        for correction in merged.outdone_corrections
     ]
     return _written(out, merged.table, notes)
 
@@ -170,5 +175,5 @@ def _coverage(path: Path, table: LatencyTable, job: JobSpec) -> Coverage:
         operators=len(required_operators(description.space, description.workload)),
         extrapolated=priced.extrapolated,
         foreign=priced.foreign,
-        corrected=table.correction(description.workload) is not None,
+        corrected=table.correction(description.workload, description.structure) is not None,
     )

@@ -79,6 +79,8 @@ class LatencyPredictor:
     Args:
         table: Measured times.
         workload: Batch and tokens of a call.
+        structure: Model whose latencies are asked for: a correction that was fitted on other models is not applied.
+            None applies the workload's, where there is but one.
         profile_command: Command that measures what the table lacks, for messages; None writes one with the table's
             target and the workload.
         allow_extrapolation: Go on beyond the measured sizes, for planning only; `extrapolated` says of which operators
@@ -90,11 +92,12 @@ class LatencyPredictor:
         table: LatencyTable,
         workload: Workload,
         *,
+        structure: ModelStructure | None = None,
         profile_command: str | None = None,
         allow_extrapolation: bool = False,
     ) -> None:
         self.workload = workload
-        self.correction = table.correction(workload)
+        self.correction = table.correction(workload, structure)
         self.energy = table.energy
         self._command = profile_command or (
             f"paretrim profile --model MODEL --target {table.target} --batch {workload.batch} "

@@ -115,9 +115,7 @@ def _erring(table: LatencyTable) -> str:
     found = [c for c in table.corrections if c.fit.median_error_pct > MUCH_ERROR_PCT]
     if not found:
         return ""
-    named = "; ".join(
-        f"{c.fit.median_error_pct:.1f} % for batch {c.batch}, {c.sequence_length} tokens" for c in found[:_NAMED]
-    )
+    named = "; ".join(f"{c.fit.median_error_pct:.1f} % for {c.name}" for c in found[:_NAMED])
     return (
         f"whole models that a correction did not see are predicted with a median error of {named}: latencies of a "
         "search are that wrong; measure again on a quiet machine into a new file"

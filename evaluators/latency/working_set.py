@@ -7,16 +7,21 @@ the products of each format, and a policy's products take the place on it that i
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from evaluators.latency.table import LatencyTable
+from evaluators.latency.table import CacheCurve, Entry, LatencyTable
 from evaluators.latency.workload import Operator, OperatorKind
 from search_spaces.formats import FORMATS
 
 Floats = npt.NDArray[np.float64]
+
+APART = 2.0
+"""From so many times as many bytes on, weights may come from another memory."""
+CLOSE_BYTES = 2**20
+"""Working sets up to this many bytes lie in the second level of cache of today's CPUs, whatever they have besides."""
 
 
 def weight_bytes(operator: Operator) -> int:
@@ -35,6 +40,40 @@ def working_set_bytes(counts: Iterable[tuple[Operator, int]]) -> int:
     return sum(count * weight_bytes(operator) for operator, count in counts)
 
 
+def closest_curve(curves: Sequence[CacheCurve], format_name: str, tokens: int) -> CacheCurve | None:
+    """Return the curve of a format whose tokens are closest by ratio to some; None where the format has none."""
+    found = [curve for curve in curves if curve.format == format_name]
+    return min(found, key=lambda curve: abs(math.log(curve.tokens / tokens)), default=None)
+
+
+def are_apart(first_bytes: int, second_bytes: int) -> bool:
+    """Whether weights of two working sets may come from different memories: one is twice the other, and past 1 MiB."""
+    low, high = sorted((first_bytes, second_bytes))
+    return high > CLOSE_BYTES and high >= APART * low
+
+
+def rows_apart(
+    entries: Iterable[Entry], operators: Iterable[Operator], working_set_of: Callable[[str | None], int]
+) -> Sequence[Entry]:
+    """Return the rows of operators that were timed with far more weights in the caches than a model has, or far fewer.
+
+    Rows of imported sources that do not state their working set are not among them.
+
+    Args:
+        entries: Rows of a table.
+        operators: What the model runs; rows of others do not count.
+        working_set_of: Bytes of the model's weights in a format; None means the base format.
+    """
+    wanted = set(operators)
+    return [
+        entry
+        for entry in entries
+        if entry.working_set_bytes is not None
+        and entry.operator in wanted
+        and are_apart(entry.working_set_bytes, working_set_of(entry.format))
+    ]
+
+
 class CacheCurves:
     """The curves of a table.
 
@@ -44,14 +83,12 @@ class CacheCurves:
 
     def __init__(self, table: LatencyTable) -> None:
         self._curves = table.caches
-        self._by_format: dict[str, list[int]] = {}
-        for number, curve in enumerate(self._curves):
-            self._by_format.setdefault(curve.format, []).append(number)
+        formats = {curve.format for curve in self._curves}
         self._logarithms = [(np.log(curve.sizes_bytes), np.log(curve.times)) for curve in self._curves]
         self._measured: dict[Operator, int] = {}
         usual: dict[str, list[int]] = {}
         for entry in table.entries:
-            if entry.working_set_bytes and entry.kind is OperatorKind.LINEAR and entry.format in self._by_format:
+            if entry.working_set_bytes and entry.kind is OperatorKind.LINEAR and entry.format in formats:
                 self._measured[entry.operator] = entry.working_set_bytes
                 usual.setdefault(entry.format, []).append(entry.working_set_bytes)
         self._usual = {name: sorted(sizes)[len(sizes) // 2] for name, sizes in usual.items()}
@@ -66,10 +103,8 @@ class CacheCurves:
         """
         if operator.kind is not OperatorKind.LINEAR or operator.format not in self._usual:
             return None
-        tokens = operator.axis("tokens")
-        return min(
-            self._by_format[operator.format], key=lambda number: abs(math.log(self._curves[number].tokens / tokens))
-        )
+        found = closest_curve(self._curves, operator.format, operator.axis("tokens"))
+        return None if found is None else self._curves.index(found)
 
     def measured_at(self, operator: Operator) -> int:
         """Return the working set in bytes that an operator with a curve was measured with, or those it lies between."""

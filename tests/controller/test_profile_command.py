@@ -157,6 +157,14 @@ def test_options_are_checked_before_anything_heavy(asked, job: Path) -> None:
     assert asked == []
 
 
+@pytest.mark.parametrize("minutes", [0, -1, "nan"])
+def test_a_time_of_nothing_is_refused(asked, job: Path, minutes: object) -> None:
+    done = run("profile", "--space", job, "--budget-minutes", minutes)
+    assert done.exit_code == ExitCode.USAGE
+    assert "minutes are above 0; got" in done.stderr
+    assert asked == []
+
+
 def test_a_calibration_takes_a_job_or_a_model(asked, job: Path) -> None:
     assert run("calibrate-table", "--table", "t.json", "--space", job).exit_code == 0
     assert run("calibrate-table", "--table", "t.json", "--model", "m", "--sequence-length", 8).exit_code == 0

@@ -6,7 +6,7 @@ from evaluators.latency.correction import Correction
 from evaluators.latency.diff import compare_tables
 from evaluators.latency.merge import merge_tables
 from evaluators.latency.summary import find_oddities, summarise
-from evaluators.latency.table import Entry, Fingerprint, ForeignTableError, LatencyTable, Provenance
+from evaluators.latency.table import CorrectionBasis, Entry, Fingerprint, ForeignTableError, LatencyTable, Provenance
 from evaluators.latency.workload import Operator, OperatorKind, Workload
 
 HERE = Fingerprint(device="x", runtime="onnxruntime", runtime_version="1", threads=1, os="Linux")
@@ -68,7 +68,30 @@ def test_a_correction_stays_while_the_rows_that_it_was_fitted_on_do():
     replaced = merge_tables(first, table(row(8, 2.0, 99)).with_correction(OTHER, fit()))
     assert replaced.table.correction(WORKLOAD) is None
     assert replaced.table.correction(OTHER) == fit()
-    assert replaced.dropped_corrections == ((1, 8),)
+    (dropped,) = replaced.dropped_corrections
+    assert dropped.name == "batch 1, 8 tokens"
+
+
+def test_a_correction_goes_where_a_row_comes_between_those_that_it_was_fitted_on():
+    merged = merge_tables(table(row(8), row(32)).with_correction(WORKLOAD, fit()), table(row(16)))
+    assert merged.table.corrections == ()
+    assert [correction.fit for correction in merged.dropped_corrections] == [fit()]
+
+
+def test_of_two_corrections_for_one_workload_the_one_that_goes_is_named():
+    first = table(row(8)).with_correction(WORKLOAD, fit(models=6))
+    merged = merge_tables(first, table(row(16)).with_correction(WORKLOAD, fit(models=9)))
+    assert [correction.fit.models for correction in merged.outdone_corrections] == [6]
+    assert merge_tables(first, table(row(16)).with_correction(WORKLOAD, fit(models=6))).outdone_corrections == ()
+
+
+def test_corrections_of_two_models_both_stay():
+    times_ms = {str(row(8).operator): 1.0}
+    bases = [CorrectionBasis(model=name, wanted=5, covered={}, times_ms=times_ms) for name in ("bert-1", "bert-2")]
+    first, second = (table(row(8)).with_correction(WORKLOAD, fit(), basis) for basis in bases)
+    merged = merge_tables(first, second)
+    assert [correction.basis for correction in merged.table.corrections] == bases
+    assert (merged.dropped_corrections, merged.outdone_corrections) == ((), ())
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,15 @@ def test_a_foreign_table_is_refused_with_the_difference(change, difference):
         check_fingerprint(foreign, here)
 
 
+def test_a_table_of_another_target_with_the_same_fingerprint_is_refused():
+    here = OnnxRuntimeCpu(1).fingerprint()
+    difference = "target: 'cpu-onnxruntime' there, 'board' here"
+    with pytest.raises(ForeignTableError, match=rf"{difference}.*--allow-foreign-table"):
+        check_fingerprint(table(here), here, target="board")
+    assert check_fingerprint(table(here), here, target="board", allow_foreign=True) == (difference,)
+    assert check_fingerprint(table(here), here, target="cpu-onnxruntime") == ()
+
+
 @pytest.mark.parametrize(("change", "difference"), CHANGES)
 def test_for_planning_it_is_taken_and_the_differences_are_returned(change, difference):
     here = OnnxRuntimeCpu(1).fingerprint()

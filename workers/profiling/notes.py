@@ -1,6 +1,6 @@
 """What a profile says of the machine that it ran on: lines for the table's provenance."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from evaluators.latency.table import Entry, LatencyTable
 from workers.profiling.sampling import CLOCK_TOLERANCE, Reference, Samples
@@ -9,6 +9,8 @@ NOISY_SPREAD = 0.25
 """Spread of an operator's undisturbed times, relative to them, from which it counts as noisy."""
 NOISY_SHARE = 0.2
 """Share of noisy operators from which the machine counts as noisy."""
+_NOISY = "the machine is noisy: "
+_UNVERIFIED = "the time for profiling was over before interpolation between widths was tried everywhere: "
 
 
 def noise_note(entries: Sequence[Entry]) -> tuple[str, ...]:
@@ -17,7 +19,7 @@ def noise_note(entries: Sequence[Entry]) -> tuple[str, ...]:
     if len(noisy) <= NOISY_SHARE * len(entries):
         return ()
     return (
-        f"the machine is noisy: {len(noisy)} of {len(entries)} operators spread by more than {NOISY_SPREAD:.0%} of "
+        f"{_NOISY}{len(noisy)} of {len(entries)} operators spread by more than {NOISY_SPREAD:.0%} of "
         "their time even where nothing disturbed them; end other work and profile again into a new file",
     )
 
@@ -73,13 +75,46 @@ def changed_since(table: LatencyTable | None, reference: Reference) -> tuple[str
     )
 
 
-def unverified_note(blocks: int) -> str:
+def cut_note(taken: Sequence[Samples], rounds: int) -> tuple[str, ...]:
+    """Return a note where time was over before operators had all their rounds, else nothing.
+
+    Args:
+        taken: What was sampled in a run.
+        rounds: Rounds that an operator is to have.
+    """
+    cut = sum(samples.cut for samples in taken)
+    if not cut:
+        return ()
+    fewest = min(samples.fewest_rounds for samples in taken)
+    return (
+        f"time was over before {cut} of {sum(len(samples.times_ms) for samples in taken)} operators were sampled in "
+        f"{rounds} rounds each; they have {fewest} at least; profile with more time into a new file for surer times",
+    )
+
+
+def unverified_note(blocks: int, scope: str) -> str:
     """Return a note that time was over before interpolation was tried everywhere.
 
     Args:
         blocks: Groups of operators of one kind and format that it was not tried in.
+        scope: Whose operators they are.
     """
-    return (
-        f"the time for profiling was over before interpolation between widths was tried everywhere: {blocks} groups of "
-        "operators are left; run the command again to go on"
+    return f"{_UNVERIFIED}{blocks} groups of operators of {scope} are left; run the command again to go on"
+
+
+def lasting(notes: Iterable[str], *, finished: str | None = None) -> tuple[str, ...]:
+    """Return those of a table's earlier notes that more rows leave true.
+
+    How noisy all rows are is told anew whenever there are more.
+
+    Args:
+        notes: Notes of a table whose rows all stay.
+        finished: Whose operators were tried again in all groups, or noted again; None while that goes on.
+    """
+    left = ("" if finished is None else f" groups of operators of {finished} are left", " groups of operators are left")
+    return tuple(
+        note
+        for note in notes
+        if not note.startswith(_NOISY)
+        and not (finished is not None and note.startswith(_UNVERIFIED) and any(words in note for words in left))
     )

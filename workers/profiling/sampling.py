@@ -90,7 +90,9 @@ class Samples:
         times_ms: Times by operator.
         rounds: Passes that were made.
         disturbed: How many of them came while the reference operator took longer than undisturbed.
-        unsettled: Operators about whose undisturbed time too few rounds agree.
+        unsettled: Operators about whose undisturbed time too few rounds agree, although they had all their rounds.
+        cut: Operators that had fewer rounds than they should, as time was over.
+        fewest_rounds: Rounds that every operator had at least.
         reference_ms: Undisturbed time of the reference operator around these rounds.
     """
 
@@ -99,6 +101,8 @@ class Samples:
     disturbed: int
     unsettled: int
     reference_ms: float
+    cut: int
+    fewest_rounds: int
 
     def is_apart(self, level_ms: float) -> bool:
         """Whether the reference operator ran at another speed than its undisturbed time says, all the while."""
@@ -176,12 +180,13 @@ def _times_of(operator: Operator, rounds: Sequence[Round]) -> list[Sequence[floa
 
 def _gather(operators: Iterable[Operator], rounds: Sequence[Round], level_ms: float, budget: ProfileBudget) -> Samples:
     found = {operator: _times_of(operator, rounds) for operator in operators}
+    full = [times_ms for times_ms in found.values() if len(times_ms) >= budget.rounds]
     return Samples(
         times_ms={operator: [x for times in times_ms for x in times] for operator, times_ms in found.items()},
         rounds=len(rounds),
         disturbed=sum(not r.is_undisturbed(level_ms) for r in rounds),
-        unsettled=sum(
-            not are_sure(times_ms, agreeing=budget.agreeing, error=budget.error) for times_ms in found.values()
-        ),
+        unsettled=sum(not are_sure(times_ms, agreeing=budget.agreeing, error=budget.error) for times_ms in full),
+        cut=len(found) - len(full),
+        fewest_rounds=min(len(times_ms) for times_ms in found.values()),
         reference_ms=undisturbed_ms([x for r in rounds for x in (r.before_ms, r.after_ms)]),
     )

@@ -10,14 +10,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from evaluators.latency.identity import model_name
+from evaluators.latency.standing import keeps_curves, still_holds
 from evaluators.latency.table import Entry, ForeignTableError, LatencyTable, Provenance, load_table
 from evaluators.latency.workload import Operator, OperatorKind
 from search_spaces.units import ModelStructure
 from workers.profiling.caches import measure_curves
-from workers.profiling.notes import changed_since, clock_note, noise_note, pace_note, unverified_note
+from workers.profiling.notes import changed_since, clock_note, cut_note, lasting, noise_note, pace_note, unverified_note
 from workers.profiling.refinement import Block
 from workers.profiling.required import working_set_bytes
-from workers.profiling.sampling import ProfileBudget, Reference, Samples, sample_rounds
+from workers.profiling.sampling import MIN_ROUNDS, ProfileBudget, Reference, Samples, sample_rounds
 from workers.profiling.threads import cpus_in_use
 from workers.targets.device import Device
 from workers.targets.undisturbed import undisturbed_ms, undisturbed_spread_ms
@@ -29,6 +31,8 @@ MOST_REPEATS = 3
 
 Progress = Callable[[int, int], None]
 """Called with samples taken and samples in all, as far as it is known what needs to be measured."""
+OnOverrun = Callable[[float], None]
+"""Called with the seconds that the least takes, once it is known to be more than the budget."""
 
 
 class ProfileSession:
@@ -43,6 +47,8 @@ class ProfileSession:
         budget: How much is measured.
         generator: Source of orders and seeds.
         progress: Called after every sample.
+        on_overrun: Called at most once, where two rounds of all that was asked for take longer than the budget; what
+            that is based on is the time of the first chunk.
 
     Raises:
         ForeignTableError: `out` holds a table of another target, device, runtime or number of threads.
@@ -60,6 +66,7 @@ class ProfileSession:
         budget: ProfileBudget,
         generator: random.Random,
         progress: Progress,
+        on_overrun: OnOverrun = lambda seconds: None,
     ) -> None:
         self._device = device
         self._structure = structure
@@ -68,6 +75,7 @@ class ProfileSession:
         self._budget = budget
         self._generator = generator
         self._progress = progress
+        self._on_overrun = on_overrun
         self._reference = Reference(reference, working_set_bytes(structure, reference.format))
         self._table = _existing(out, device, target)
         self._started = time.monotonic()
@@ -95,21 +103,24 @@ class ProfileSession:
 
     def refine(self, blocks: Sequence[Block]) -> LatencyTable:
         """Measure the blocks' grids and split them until interpolation holds, or time is over; return the table."""
+        scope = _scope(self._structure, [operator for block in blocks for operator in block.chosen()])
         table = self.measure(operator for block in blocks for operator in block.chosen())
         while trials := {block: block.trials() for block in blocks if block.trials()}:
             known = {entry.operator for entry in table.entries}
             if self._is_late() and any(o not in known for found in trials.values() for o in found):
-                self._notes.append(unverified_note(len(trials)))
+                self._notes.append(unverified_note(len(trials), scope))
                 break
             table = self.measure(o for block, found in trials.items() for o in (*block.chosen(), *found))
             entries = {entry.operator: entry for entry in table.entries}
             for block in trials:
                 block.split(entries)
             table = self.measure(operator for block in trials for operator in block.chosen())
-        return self.finish()
+        return self._finish(scope)
 
     def add_curves(self, products: Mapping[tuple[str, int], Operator]) -> LatencyTable:
         """Measure the cache curves that the table lacks, as far as there is time, and return the table.
+
+        Corrections that were fitted without them are left out.
 
         Args:
             products: A product for each format and number of tokens.
@@ -126,19 +137,32 @@ class ProfileSession:
             generator=self._generator,
             progress=lambda done, total: self._progress(self._samples_done + done, self._samples_done + total),
         )
-        self._table = self._table.model_copy(update={"caches": (*self._table.caches, *curves)})
+        caches = (*self._table.caches, *curves)
+        kept = tuple(c for c in self._table.corrections if keeps_curves(c, self._table.caches, caches))
+        self._table = self._table.model_copy(update={"caches": caches, "corrections": kept})
         if self._out is not None:
             self._table.save(self._out)
         return self._table
 
-    def finish(self) -> LatencyTable:
-        """Write the notes of the run into the table, save and return it; one that gained no row stays as it is."""
+    def _finish(self, scope: str) -> LatencyTable:
+        """Write the notes of the run into the table, save and return it; one of which nothing changed stays as it is.
+
+        Notes of earlier runs stay while they are true: what was left to try is left no more, unless this run says so.
+        """
         assert self._table is not None
-        if not self._samples_done:
-            return self._table
-        self._notes += noise_note(self._table.entries)
-        self._keep(self._table.entries)
+        earlier = self._earlier_notes
+        self._earlier_notes = lasting(earlier, finished=scope)
+        if self._samples_done or {*self._earlier_notes, *self._notes} != {*lasting(earlier)}:
+            self._keep(self._table.entries)
         return self._table
+
+    def _check_budget(self, wanted: int) -> None:
+        """Tell whoever asked, after the first chunk, where the least takes longer than the budget."""
+        (first,) = self._taken
+        per_sample_s = (time.monotonic() - self._started) / (first.rounds * len(first.times_ms))
+        least_s = per_sample_s * min(MIN_ROUNDS, self._budget.rounds) * wanted
+        if self._budget.seconds is not None and least_s > self._budget.seconds:
+            self._on_overrun(least_s)
 
     def _repeat_slow_chunks(self) -> None:
         """Measure again what does not compare with the rest; a slow spell may have ended meanwhile."""
@@ -165,6 +189,8 @@ class ProfileSession:
         if is_first:
             self._notes += changed_since(self._table, self._reference)
         self._taken.append(samples)
+        if is_first:
+            self._check_budget(left)
         self._samples_done += len(chunk) * self._budget.rounds
         entries = {entry.operator: entry for entry in (self._table.entries if self._table else ())}
         entries |= {o: _entry(o, jobs[o], times_ms) for o, times_ms in samples.times_ms.items()}
@@ -181,29 +207,40 @@ class ProfileSession:
         return self._budget.seconds is not None and time.monotonic() - self._started > self._budget.seconds
 
     def _keep(self, entries: Sequence[Entry]) -> None:
-        """Make the table of these rows, sorted by operator, and save it."""
-        before = self._table.provenance if self._table else Provenance(measured_at=None)
-        found = (*clock_note(self._taken, self._reference), *pace_note(self._taken, self._reference))
-        notes = (*self._earlier_notes, *found, *self._notes)
+        """Make the table of these rows, sorted by operator, and save it; corrections stay that still hold."""
+        rows = tuple(sorted(entries, key=lambda entry: str(entry.operator)))
+        before = self._table
         self._table = LatencyTable(
             target=self._target,
             fingerprint=self._device.fingerprint(),
-            provenance=before.model_copy(
-                update={
-                    "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-                    "rounds": max(before.rounds or 1, *(samples.rounds for samples in self._taken)),
-                    "clocks": self._device.clocks(),
-                    "cpus": cpus_in_use(),
-                    "notes": tuple(dict.fromkeys(notes)),
-                }
-            ),
-            entries=tuple(sorted(entries, key=lambda entry: str(entry.operator))),
-            corrections=self._table.corrections if self._table else (),
-            caches=self._table.caches if self._table else (),
-            energy=self._table.energy if self._table else None,
+            provenance=self._provenance(rows),
+            entries=rows,
+            corrections=tuple(c for c in before.corrections if still_holds(c, before.entries, rows)) if before else (),
+            caches=before.caches if before else (),
+            energy=before.energy if before else None,
         )
         if self._out is not None:
             self._table.save(self._out)
+
+    def _provenance(self, rows: Sequence[Entry]) -> Provenance:
+        before = self._table.provenance if self._table else None
+        notes = (*lasting(self._earlier_notes), *self._found(), *self._notes, *noise_note(rows))
+        found: dict[str, object] = {"notes": tuple(dict.fromkeys(notes))}
+        if self._taken:
+            rounds = min(samples.fewest_rounds for samples in self._taken)
+            found["measured_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+            found["clocks"] = self._device.clocks()
+            found["cpus"] = cpus_in_use()
+            # Of rows that an earlier run measured only their fewest rounds are known, or nothing.
+            found["rounds"] = rounds if before is None else before.rounds and min(before.rounds, rounds)
+        return (before or Provenance(measured_at=None)).model_copy(update=found)
+
+    def _found(self) -> tuple[str, ...]:
+        """Notes on what this run sampled so far."""
+        if not self._taken:
+            return ()
+        about = (self._taken, self._reference)
+        return (*clock_note(*about), *pace_note(*about), *cut_note(self._taken, self._budget.rounds))
 
 
 def reference_of(operators: Sequence[Operator], base_format: str) -> Operator:
@@ -216,6 +253,13 @@ def reference_of(operators: Sequence[Operator], base_format: str) -> Operator:
     products = [o for o in operators if o.kind is OperatorKind.LINEAR and o.format == base_format]
     found = sorted(products or operators, key=lambda o: (math.prod(size for _, size in o.axes), str(o)))
     return found[len(found) // 2]
+
+
+def _scope(structure: ModelStructure, operators: Sequence[Operator]) -> str:
+    """Whose operators they are: the model, and how much passes in a call."""
+    sizes = (dict(operator.axes) for operator in operators)
+    most = max((axes.get("tokens") or axes["batch"] * axes.get("sequence", 1) for axes in sizes), default=0)
+    return f"{model_name(structure)} ({most} tokens a call)"
 
 
 def _existing(out: Path | None, device: Device, target: str) -> LatencyTable | None:

@@ -11,8 +11,9 @@ from itertools import count
 
 from evaluators.latency.fitting import MeasuredModel, fit_correction
 from evaluators.latency.lookup import LatencyPredictor
-from evaluators.latency.table import EnergyCoefficients, LatencyTable
+from evaluators.latency.table import CorrectionBasis, EnergyCoefficients, LatencyTable
 from evaluators.latency.workload import Operator, Workload
+from search_spaces.space import SearchSpace
 from workers.profiling.power import measure_power
 from workers.profiling.sampling import are_sure
 from workers.profiling.threads import pinned
@@ -98,6 +99,8 @@ def measure_correction(
     workload: Workload,
     models: Iterable[WholeModel],
     *,
+    space: SearchSpace | None = None,
+    wanted: int | None = None,
     rounds: int = 24,
     runs: int = 5,
     seed: int = 0,
@@ -112,6 +115,9 @@ def measure_correction(
         table: Table that answers for their operators.
         workload: What the models are fed with.
         models: Two or more models of different cost; the more, the more coefficients can be fitted.
+        space: Where their policies are from. The table then says what the correction was fitted on; None leaves that
+            open, and the correction is taken for any model.
+        wanted: Models that were to be measured; None where these are all.
         rounds: Passes over all models, each in a random order and with fresh sessions.
         runs: Timed runs of a model in a round.
         seed: Seed of the orders.
@@ -144,10 +150,18 @@ def measure_correction(
         )
         for model, time_ms in zip(models, measured_ms, strict=True)
     ]
-    table = table.with_correction(workload, fit_correction(measured))
+    basis = None if space is None else _basis(space, measured, predictor, wanted or len(models))
+    table = table.with_correction(workload, fit_correction(measured), basis)
     is_late = late is not None and time.monotonic() > late
     if meter is None or is_late or isinstance(table.energy, EnergyCoefficients):
         return table
     timed = [model.timed for model in models]
     power = measure_power(measured, timed, meter, threads=table.fingerprint.threads, seed=seed, progress=progress)
     return table if power is None else table.model_copy(update={"energy": power})
+
+
+def _basis(
+    space: SearchSpace, measured: Sequence[MeasuredModel], predictor: LatencyPredictor, wanted: int
+) -> CorrectionBasis:
+    times_ms = {operator: predictor.operator_ms(operator) for model in measured for operator, _, _ in model.work}
+    return CorrectionBasis.of(space, times_ms, wanted=wanted)

@@ -1,5 +1,6 @@
 """The latency table: measured times of operators on one target, stored with fingerprint, provenance and checksums."""
 
+from evaluators.latency.table.basis import CorrectionBasis
 from evaluators.latency.table.cache import CacheCurve
 from evaluators.latency.table.energy import EnergyBasis, EnergyCoefficients, MeasuredPower
 from evaluators.latency.table.entry import Entry
@@ -12,6 +13,7 @@ from evaluators.latency.table.schema import table_schema
 __all__ = [
     "SCHEMA_VERSION",
     "CacheCurve",
+    "CorrectionBasis",
     "EnergyBasis",
     "EnergyCoefficients",
     "Entry",

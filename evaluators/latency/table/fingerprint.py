@@ -49,12 +49,15 @@ class Fingerprint(StoredRecord):
         )
 
 
-def check_fingerprint(table: LatencyTable, here: Fingerprint, *, allow_foreign: bool = False) -> tuple[str, ...]:
-    """Check that a table was measured on this device, runtime and number of threads.
+def check_fingerprint(
+    table: LatencyTable, here: Fingerprint, *, target: str | None = None, allow_foreign: bool = False
+) -> tuple[str, ...]:
+    """Check that a table was measured on this device, runtime and number of threads, and for this target.
 
     Args:
         table: The table.
         here: Fingerprint of this machine with the threads of the job.
+        target: Name of the job's target, as two targets may tell the same fingerprint; None takes a table of any.
         allow_foreign: Take a foreign table, for planning only.
 
     Returns:
@@ -63,11 +66,11 @@ def check_fingerprint(table: LatencyTable, here: Fingerprint, *, allow_foreign: 
     Raises:
         ForeignTableError: The table is foreign and that is not allowed.
     """
-    differences = table.fingerprint.differences(here)
+    differences = table.differences_from(here, target=target)
     if differences and not allow_foreign:
         raise ForeignTableError(
-            "a latency table holds for the device, runtime and threads that it was measured with; this one differs: "
-            f"{'; '.join(differences)}; measure this machine with `paretrim profile`, or pass --allow-foreign-table "
-            "(allow_foreign_table: true in the job's target) for planning"
+            "a latency table holds for the device, runtime, threads and target that it was measured with; this one "
+            f"differs: {'; '.join(differences)}; measure this machine with `paretrim profile`, or pass "
+            "--allow-foreign-table (allow_foreign_table: true in the job's target) for planning"
         )
     return differences

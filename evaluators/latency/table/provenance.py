@@ -64,7 +64,8 @@ class Provenance(StoredRecord):
     measured_at: str | None
     """Date and time of the last measurement, UTC, ISO 8601; None where an imported source does not state it."""
     rounds: PositiveInt | None = None
-    """Passes over all operators, each in another order; None where an imported source does not state it."""
+    """Passes, each in another order, that every operator was sampled in at least (in old tables the most that any was);
+    None where an imported source does not state it."""
     clocks: str | None = None
     """What is known of the clock frequency at the time."""
     cpus: tuple[NonNegativeInt, ...] | None = Field(default=None, strict=False)

@@ -1,11 +1,12 @@
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from evaluators.latency.correction import Correction
 from evaluators.latency.lookup import LatencyPredictor
-from evaluators.latency.table import ForeignTableError, LatencyTable, MeasuredPower, load_table
+from evaluators.latency.table import CorrectionBasis, ForeignTableError, LatencyTable, MeasuredPower, load_table
 from evaluators.latency.table.energy import Arithmetic
 from evaluators.latency.workload import Operator, OperatorKind, Workload
 from search_spaces.policy import Choice, Policy
@@ -121,10 +122,103 @@ def test_when_time_is_over_the_coarse_grid_is_known_and_a_note_says_so(structure
     wanted = operators_of(structure, *(n / 64 for n in range(1, 65)))
     table = refine(steady_device(), structure, wanted, tmp_path / "t.json", seconds=0.0)
     LatencyPredictor(table, WORKLOAD).check(wanted)
-    (note,) = table.provenance.notes
+    note, cut = sorted(table.provenance.notes)
     assert "before interpolation between widths was tried everywhere" in note
+    assert (
+        f"time was over before {len(table.entries)} of {len(table.entries)} operators were sampled in 3 rounds" in cut
+    )
+    assert table.provenance.rounds == 2
+    assert len(refine(steady_device(), structure, wanted, tmp_path / "t.json").entries) > len(table.entries)
+
+
+def test_a_note_goes_once_it_is_no_longer_true(structure, steady_device, tmp_path: Path) -> None:
+    path, wanted = tmp_path / "t.json", operators_of(structure, *(n / 64 for n in range(1, 65)))
+
+    def cost(operator: Operator) -> float:
+        return 1.0 + 0.001 * operator.axes[0][1]
+
+    hasty = refine(steady_device(cost), structure, wanted, path, seconds=0.0)
+    old = "the machine is noisy: 1 of 2 operators spread by more than 25% of their time"
+    kept = "joined from tables a and b"
+    notes = (old, kept, *hasty.provenance.notes)
+    hasty.model_copy(update={"provenance": hasty.provenance.model_copy(update={"notes": notes})}).save(path)
+    whole = refine(steady_device(cost), structure, wanted, path)
+    found, cut = whole.provenance.notes
+    assert found == kept
+    assert "operators were sampled in 3 rounds" in cut
+    assert whole.provenance.rounds == 2
+    written = path.read_bytes()
+    again = steady_device(cost)
+    refine(again, structure, wanted, path)
+    assert (again.calls, path.read_bytes()) == ([], written)
+
+
+def test_what_another_model_left_to_try_stays_noted(structure, steady_device, tmp_path: Path) -> None:
+    path, wanted = tmp_path / "t.json", operators_of(structure, *(n / 64 for n in range(1, 65)))
+    left = refine(steady_device(), structure, wanted, path, seconds=0.0).provenance.notes
+    other = replace(structure, architecture="other")
+    norm = Operator.of(OperatorKind.LAYER_NORM, tokens=17, features=8)
+    assert set(left) <= set(refine(steady_device(), other, [norm], path).provenance.notes)
+
+
+def test_a_run_that_has_nothing_to_measure_takes_back_what_was_left_to_try(
+    structure, steady_device, tmp_path: Path
+) -> None:
+    path, wanted = tmp_path / "t.json", operators_of(structure)
+    table = refine(steady_device(), structure, wanted, path)
+    stale = (
+        "the time for profiling was over before interpolation between widths was tried everywhere: 3 groups of "
+        "operators are left; run the command again to go on"
+    )
+    table.model_copy(update={"provenance": table.provenance.model_copy(update={"notes": (stale,)})}).save(path)
     device = steady_device()
-    assert len(refine(device, structure, wanted, tmp_path / "t.json").entries) > len(table.entries)
+    found = refine(device, structure, wanted, path)
+    assert (device.calls, found) == ([], table)
+    assert load_table(path) == table
+
+
+def test_rounds_are_those_that_every_row_has(structure, steady_device, tmp_path: Path) -> None:
+    wanted = operators_of(structure)
+    open_session(steady_device(), structure, tmp_path / "t.json", rounds=3).measure(wanted[:5])
+    assert (
+        open_session(steady_device(), structure, tmp_path / "t.json", rounds=5).measure(wanted).provenance.rounds == 3
+    )
+    assert open_session(steady_device(), structure, rounds=5).measure(wanted).provenance.rounds == 5
+
+
+def test_a_time_that_is_too_short_for_two_rounds_is_told_after_the_first_chunk(
+    structure, steady_device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "CHUNK", 4)
+    wanted, now, told = operators_of(structure), [0.0], []
+    monkeypatch.setattr(session_module.time, "monotonic", lambda: now[0])
+
+    class Slow(steady_device):
+        def sample(self, operator: Operator, **options: int) -> list[float]:
+            now[0] += 10
+            return super().sample(operator, **options)
+
+    def run(seconds: float | None) -> list[float]:
+        device = Slow()
+        session = ProfileSession(
+            device,
+            structure,
+            reference=reference_of(wanted, "fp32"),
+            target="t",
+            out=None,
+            budget=ProfileBudget(rounds=2, runs=4, seconds=seconds),
+            generator=random.Random(0),
+            progress=lambda done, total: None,
+            on_overrun=lambda seconds: told.append((len(device.calls), seconds)),
+        )
+        session.measure(wanted)
+        return [told.pop()] if told else []
+
+    # Two rounds of 4 operators, with the reference before, between and behind.
+    ((calls, least_s),) = run(100.0)
+    assert calls == 2 * 4 + 3
+    assert least_s == pytest.approx(110 / 4 * len(wanted))
+    assert run(1e6) == run(None) == []
 
 
 def test_a_noisy_machine_is_noted(structure, steady_device) -> None:
@@ -202,15 +296,28 @@ def test_a_table_of_one_point_without_spread_is_a_table(structure, steady_device
     assert (row.operator, row.spread_ms) == (only, 0)
 
 
-def test_a_resumed_table_keeps_its_corrections_and_its_energy(structure, steady_device, tmp_path: Path) -> None:
-    wanted = operators_of(structure)
-    open_session(steady_device(), structure, tmp_path / "t.json").measure(wanted[:5])
+def test_a_resumed_table_keeps_its_energy_and_the_corrections_that_still_hold(
+    structure, steady_device, tmp_path: Path
+) -> None:
+    path, wanted = tmp_path / "t.json", operators_of(structure, *(n / 64 for n in range(1, 65)))
+
+    def cost(operator: Operator) -> float:
+        return 1.0 if any(256 < size < 512 for _, size in operator.axes) else 2.0
+
+    hasty = refine(steady_device(cost), structure, wanted, path, seconds=0.0)
     fit = Correction(scale=1.1, overhead_ms=0.1, models=2, median_error_pct=1.0, max_error_pct=2.0)
     power = MeasuredPower(source="meter", watts={Arithmetic.FLOAT32: 10.0})
-    table = load_table(tmp_path / "t.json").with_correction(WORKLOAD, fit).model_copy(update={"energy": power})
-    table.save(tmp_path / "t.json")
-    resumed = refine(steady_device(), structure, wanted, tmp_path / "t.json")
-    assert (resumed.correction(WORKLOAD), resumed.energy) == (fit, power)
+    space = build_space(structure, SpaceConfig(), target_formats=("fp32", "w8a8"), channel_multiple=8)
+
+    def corrected(width: int) -> LatencyTable:
+        operator = Operator.of(OperatorKind.LINEAR, format="fp32", tokens=17, in_features=64, out_features=width)
+        time_ms = LatencyPredictor(hasty, WORKLOAD).operator_ms(operator)
+        return hasty.with_correction(WORKLOAD, fit, CorrectionBasis.of(space, {operator: time_ms}, wanted=2))
+
+    for width, kept in ((512, fit), (384, None)):
+        corrected(width).model_copy(update={"energy": power}).save(path)
+        resumed = refine(steady_device(cost), structure, wanted, path)
+        assert (resumed.correction(WORKLOAD), resumed.energy) == (kept, power)
 
 
 def test_nothing_to_measure_is_refused(structure, steady_device) -> None:
