@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from controller.cli.text import format_ms, print_lines, print_table
+from controller.cli.text import format_ms, format_size, print_lines, print_table
 from controller.results import EXTRAPOLATED, FOREIGN_TABLE
 from controller.tables.results import ShippedTable, TableComparison, TableReport, TableWritten
 
@@ -41,6 +41,7 @@ def render_table(console: Console, report: TableReport) -> None:
         )
         print_lines(console, f"  {kind.kind}: {axes}")
     _corrections(console, report)
+    _caches(console, report)
     _energy(console, report)
     print_lines(console, f"checksum {report.checksum}")
 
@@ -77,6 +78,16 @@ def _corrections(console: Console, report: TableReport) -> None:
                 f"  {model['name']}: measured {format_ms(model['measured_ms'])}, predicted "
                 f"{format_ms(model['predicted_ms'])} ({error:+.1f} %{seen})",
             )
+
+
+def _caches(console: Console, report: TableReport) -> None:
+    for curve in report.caches:
+        small, large = curve["sizes_bytes"][0], curve["sizes_bytes"][-1]
+        print_lines(
+            console,
+            f"{curve['format']} products of {curve['tokens']} tokens take {curve['times'][0]:.2f} of their time where "
+            f"a policy has {format_size(small)} of weights in place of {format_size(large)}",
+        )
 
 
 def _energy(console: Console, report: TableReport) -> None:

@@ -73,6 +73,7 @@ class TableReport(Record):
         entries: Number of rows.
         kinds: The rows by kind, format and function.
         corrections: Fitted corrections with their errors on models left out, each by field.
+        caches: Curves of products whose weights stay in a cache, each by field.
         energy: Basis, source and figures of what it says of energy; None where it says nothing.
         warnings: What a sound table may have, and that is worth a look.
         coverage: Whether it answers for a job; None where none was named.
@@ -86,6 +87,7 @@ class TableReport(Record):
     entries: int
     kinds: tuple[KindSummary, ...]
     corrections: tuple[Mapping[str, Any], ...]
+    caches: tuple[Mapping[str, Any], ...] = ()
     energy: Mapping[str, Any] | None = None
     warnings: tuple[str, ...] = ()
     coverage: Coverage | None = None

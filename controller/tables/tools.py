@@ -155,6 +155,7 @@ def _report(
         entries=len(table.entries),
         kinds=summarise(table),
         corrections=tuple(correction.model_dump(mode="json") for correction in table.corrections),
+        caches=tuple(curve.model_dump(mode="json") for curve in table.caches),
         energy=None if table.energy is None else table.energy.model_dump(mode="json"),
         warnings=warnings,
         coverage=coverage,

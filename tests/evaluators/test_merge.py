@@ -6,7 +6,15 @@ from evaluators.latency.correction import Correction
 from evaluators.latency.diff import compare_tables
 from evaluators.latency.merge import merge_tables
 from evaluators.latency.summary import find_oddities, summarise
-from evaluators.latency.table import CorrectionBasis, Entry, Fingerprint, ForeignTableError, LatencyTable, Provenance
+from evaluators.latency.table import (
+    CacheCurve,
+    CorrectionBasis,
+    Entry,
+    Fingerprint,
+    ForeignTableError,
+    LatencyTable,
+    Provenance,
+)
 from evaluators.latency.workload import Operator, OperatorKind, Workload
 
 HERE = Fingerprint(device="x", runtime="onnxruntime", runtime_version="1", threads=1, os="Linux")
@@ -148,3 +156,18 @@ def test_zero_spread_and_a_single_row_are_odd():
     assert "1 of 1 rows have runs that all took the same time" in spread
     assert "answers for what it holds and for nothing else" in alone
     assert len(find_oddities(table(row(8, spread_ms=0.0, repeats=1)))) == 1
+
+
+def test_curves_of_both_are_there_and_corrections_fitted_without_them_are_not():
+    near, far = (CacheCurve(format="fp32", tokens=tokens, sizes_bytes=(1, 2), times=(0.5, 1.0)) for tokens in (8, 256))
+    first = table(row(8)).model_copy(update={"caches": (near,)}).with_correction(WORKLOAD, fit())
+    second = table(row(64)).model_copy(update={"caches": (far,)}).with_correction(OTHER, fit())
+    merged = merge_tables(first, second)
+    assert merged.table.caches == (near, far)
+    # Of the second table's workload, 16 tokens, the first one's curve is closer than the one that its models were on.
+    assert [c.key[:2] for c in merged.table.corrections] == [(1, 8)]
+    assert [c.key[:2] for c in merged.dropped_corrections] == [(2, 8)]
+    other = near.model_copy(update={"times": (0.9, 1.0)})
+    again = merge_tables(first, table(row(8)).model_copy(update={"caches": (other,)}).with_correction(WORKLOAD, fit(9)))
+    assert again.table.caches == (near,)
+    assert [c.fit.models for c in again.table.corrections] == [5]

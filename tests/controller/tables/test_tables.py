@@ -16,7 +16,15 @@ from controller.retargeting.target_change import TargetChange
 from controller.tables.mapping_file import load_mapping
 from evaluators.latency import shipped
 from evaluators.latency.correction import Correction, ModelError
-from evaluators.latency.table import Entry, Fingerprint, LatencyTable, MeasuredPower, Provenance, load_table
+from evaluators.latency.table import (
+    CacheCurve,
+    Entry,
+    Fingerprint,
+    LatencyTable,
+    MeasuredPower,
+    Provenance,
+    load_table,
+)
 from evaluators.latency.table.energy import Arithmetic
 from evaluators.latency.workload import Operator, OperatorKind, Workload
 from search_spaces.space import SpaceConfig, build_space
@@ -115,6 +123,15 @@ def test_show_has_what_the_table_says_of_energy(write):
     assert "source: RAPL package-0" in done.stdout
     assert "watts: float32 12.3 W" in done.stdout
     assert json.loads(run("show", path, "--json").stdout)["energy"]["watts"] == {"float32": 12.3456}
+
+
+def test_show_has_what_caches_save(write):
+    path = Path(write("t.json", quantize(8, 0.5)))
+    curve = CacheCurve(format="fp32", tokens=8, sizes_bytes=(2**20, 2**25), times=(0.66, 1.0))
+    load_table(path).model_copy(update={"caches": (curve,)}).save(path)
+    shown = " ".join(run("show", path).stdout.split())
+    assert "fp32 products of 8 tokens take 0.66 of their time where a policy has 1.05 MB of weights in place" in shown
+    assert json.loads(run("show", path, "--json").stdout)["caches"][0]["times"] == [0.66, 1.0]
 
 
 @pytest.fixture

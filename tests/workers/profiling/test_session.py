@@ -320,6 +320,28 @@ def test_a_resumed_table_keeps_its_energy_and_the_corrections_that_still_hold(
         assert (resumed.correction(WORKLOAD), resumed.energy) == (kept, power)
 
 
+def test_curves_are_measured_once_and_leave_no_correction_that_was_fitted_without(
+    structure, steady_device, tmp_path: Path
+) -> None:
+    out = tmp_path / "t.json"
+    wanted = operators_of(structure)
+    session = open_session(steady_device(), structure, out)
+    plain = session.measure(wanted)
+    tokens = WORKLOAD.tokens
+    fit = Correction(scale=1.1, overhead_ms=0.2, models=5, median_error_pct=1.5, max_error_pct=3.0)
+    plain.with_correction(WORKLOAD, fit).with_correction(replace(WORKLOAD, batch=99), fit).save(out)
+    again = open_session(steady_device(), structure, out)
+    again.measure(wanted)
+    product = next(o for o in wanted if o.kind is OperatorKind.LINEAR and o.format == "fp32")
+    table = again.add_curves({("fp32", tokens): product})
+    assert load_table(out) == table
+    assert [(curve.format, curve.tokens) for curve in table.caches] == [("fp32", tokens)]
+    assert table.corrections == ()
+    third = open_session(steady_device(), structure, out)
+    third.measure(wanted)
+    assert third.add_curves({("fp32", tokens): product}) == table
+
+
 def test_nothing_to_measure_is_refused(structure, steady_device) -> None:
     with pytest.raises(ValueError, match="at least one operator; got none"):
         refine(steady_device(), structure, [])
