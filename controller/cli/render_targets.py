@@ -5,7 +5,7 @@ from rich.console import Console
 from controller.cli.render import render_front
 from controller.cli.text import format_interval, format_ms, format_size, print_lines, print_table
 from controller.explanation.report import ExplainReport
-from controller.results import EXTRAPOLATED, FOREIGN_TABLE
+from controller.results import EXTRAPOLATED
 from controller.retargeting.report import RetargetResult
 
 
@@ -55,8 +55,8 @@ def render_explain(console: Console, report: ExplainReport) -> None:
         print_lines(console, finding.sentence, style="yellow")
     if report.verdict:
         print_lines(console, report.verdict, style="yellow" if report.untold else "green")
-    if report.foreign_table:
-        print_lines(console, FOREIGN_TABLE, style="yellow")
+    if report.hardware_note is not None:
+        print_lines(console, report.hardware_note, style="yellow")
     if report.extrapolated:
         print_lines(console, f"{report.extrapolated} {EXTRAPOLATED}", style="yellow")
     for path in report.files:

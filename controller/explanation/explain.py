@@ -60,6 +60,7 @@ def run_explain(study: str, storage: str, *, trial: int, change: TargetChange, o
     if change.table is None:
         check_same_table(summary, table)
     foreign = bool(summary.foreign) if change.table is None else _is_foreign(job, table)
+    measured_on = summary.measured_on if change.table is None else None
     predictor = LatencyPredictor(
         table,
         description.workload,
@@ -67,7 +68,7 @@ def run_explain(study: str, storage: str, *, trial: int, change: TargetChange, o
         profile_command=profile_command(description.request(())),
         allow_extrapolation=job.target.allow_extrapolation,
     )
-    report = _report(summary, job, trial, description, table, predictor, foreign=foreign)
+    report = _report(summary, job, trial, description, table, predictor, foreign=foreign, measured_on=measured_on)
     return _write(report, out or work_folder(storage) / "reports" / study)
 
 
@@ -114,6 +115,7 @@ def _report(
     predictor: LatencyPredictor,
     *,
     foreign: bool,
+    measured_on: str | None,
 ) -> ExplainReport:
     policy, name = summary.trial(trial).policy, summary.trial(trial).name
     structure, space = description.structure, description.space
@@ -148,6 +150,7 @@ def _report(
             _latency_sentence(predictor, foreign=foreign, extrapolated=extrapolated > 0),
         ),
         foreign_table=foreign,
+        measured_on=measured_on,
         extrapolated=extrapolated,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from controller.hardware_note import hardware_note
 from controller.results import Record
 from evaluators.latency.idle_choices import IdleKind
 
@@ -76,6 +77,7 @@ class ExplainReport(Record):
         untold: Units whose other choices the table can't price.
         sentences: What the figures say, a line each.
         foreign_table: Whether the table was measured on other hardware.
+        measured_on: That hardware in words, where the study is meant for it; else None.
         extrapolated: How many operators lie outside what the table was measured for.
         files: What was written.
     """
@@ -97,8 +99,14 @@ class ExplainReport(Record):
     untold: tuple[str, ...] = ()
     sentences: tuple[str, ...]
     foreign_table: bool = False
+    measured_on: str | None = None
     extrapolated: int = 0
     files: tuple[Path, ...] = ()
+
+    @property
+    def hardware_note(self) -> str | None:
+        """What latencies of a table from elsewhere are to be read with; None where the table is from here."""
+        return hardware_note(foreign_table=self.foreign_table, measured_on=self.measured_on)
 
     @property
     def latency_ratio(self) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from controller.explanation.report import ExplainReport, TimeRow
 from controller.plots.page import CONTENT_POLICY, STYLE
 from controller.plots.picture import picture_text
-from controller.results import EXTRAPOLATED, FOREIGN_TABLE
+from controller.results import EXTRAPOLATED
 from controller.study_view import number
 
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#56b4e9", "#d55e00", "#cc79a7", "#f0e442", "#8b939c")
@@ -91,7 +91,7 @@ def _title(report: ExplainReport) -> str:
 
 
 def _warnings(report: ExplainReport) -> list[str]:
-    found = [FOREIGN_TABLE] if report.foreign_table else []
+    found = [] if report.hardware_note is None else [report.hardware_note]
     return [*found, *([f"{report.extrapolated} {EXTRAPOLATED}"] if report.extrapolated else [])]
 
 

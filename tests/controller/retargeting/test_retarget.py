@@ -11,6 +11,7 @@ from tiny_searches import make_job, quiet, search
 
 from controller.comparison import compare_studies
 from controller.errors import PreflightError, UsageError
+from controller.explanation.explain import run_explain
 from controller.export import run_export
 from controller.job import JobSpec
 from controller.preparation import describe, price
@@ -161,6 +162,9 @@ def test_a_table_of_another_device_is_taken_and_the_result_says_where_it_holds(
     page = next(path for path in report.files if path.name == "retarget.html").read_text()
     assert note in page
     assert FOREIGN_TABLE not in page
+    explained = run_explain("tiny-2t", job.storage, trial=1, change=TargetChange(), out=None)
+    assert explained.hardware_note == note
+    assert note in next(path for path in explained.files if path.suffix == ".html").read_text()
     assert f"tiny-2t: {note}" in compare_studies("tiny", "tiny-2t", job.storage).notes
     again = retarget(job, table=table, evaluations=1)
     assert (again.evaluations, again.result.measured_on) == (1, report.result.measured_on)
