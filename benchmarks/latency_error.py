@@ -9,7 +9,8 @@ correction was fitted on, and timed end to end in many interleaved rounds; times
 and measured times, `inside_interval` the share of policies whose measured time lies in the interval of its prediction,
 which 90 % are expected to; each is the worst of the workloads, and `by_workload` has them apart, with the width of the
 interval (`interval_pct`, either way).
-`uncorrected_median_error_pct` is what plain sums of operators err by.
+`uncorrected_median_error_pct` is what plain sums of operators err by. `profiled_s` is the time that the table took with
+its correction, exports included (nothing where --folder has it), `resumed_s` that of asking for it again.
 Without --model a vision transformer on digits, whose tokens the model fixes.
 """
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,15 @@ from workers.targets.device import DEVICES
 from workers.trial import workload_of
 from workers.whole_models import export_whole_models
 
-_FIGURES = ("median_error_pct", "p90_error_pct", "kendall_tau", "inside_interval", "interval_pct")
+_FIGURES = (
+    "median_error_pct",
+    "p90_error_pct",
+    "kendall_tau",
+    "inside_interval",
+    "interval_pct",
+    "profiled_s",
+    "resumed_s",
+)
 _WORKLOADS = ((1, 32), (8, 64))
 
 
@@ -114,7 +124,9 @@ def _request(model: ModelConfig, target: TargetConfig, folder: Path) -> TableReq
 
 def _compare(request: TableRequest, arguments: argparse.Namespace) -> dict[str, Any]:
     """Predict and measure the policies of one workload."""
-    table = measure_table(request, lambda stage, done, total: _say(f"{stage} {done} of {total}", done == total))
+    table, profiled_s = _measured(request)
+    again, resumed_s = _measured(request)
+    assert again == table
     predictor = LatencyPredictor(table, request.workload, structure=request.space.structure)
     plain = LatencyPredictor(table.model_copy(update={"corrections": ()}), request.workload)
     policies = _policies(request, plain, arguments.policies, arguments.seed)
@@ -146,6 +158,8 @@ def _compare(request: TableRequest, arguments: argparse.Namespace) -> dict[str, 
         "uncorrected_median_error_pct": _errors(sums, measured)["median_error_pct"],
         "inside_interval": _inside(predicted, measured),
         "interval_pct": None if predictor.correction is None else predictor.correction.margin_pct,
+        "profiled_s": round(profiled_s, 1),
+        "resumed_s": round(resumed_s, 2),
         "correction": _correction(table, request),
         "notes": table.provenance.notes,
         "policies": [
@@ -153,6 +167,13 @@ def _compare(request: TableRequest, arguments: argparse.Namespace) -> dict[str, 
             for digest, raw, p, ms in zip(policies, sums, predicted, measured, strict=True)
         ],
     }
+
+
+def _measured(request: TableRequest) -> tuple[LatencyTable, float]:
+    """The table, and the seconds that it took."""
+    started = time.monotonic()
+    table = measure_table(request, lambda stage, done, total: _say(f"{stage} {done} of {total}", done == total))
+    return table, time.monotonic() - started
 
 
 def _policies(request: TableRequest, plain: LatencyPredictor, count: int, seed: int) -> dict[str, Policy]:
