@@ -105,7 +105,7 @@ class Bench:
             chance_quality=self.worker.task.chance([example.label for example in examples]),
         )
         database = open_database(f"sqlite:///{self._scratch}/run-{self._runs}.db")
-        study = Study.open(config, Repository(database), self.costs.costs)
+        study = Study.open(config, Repository(database), self.costs)
         while not study.finished and self._proposed(study) < trials:
             for request in study.ask():
                 study.tell(self._evaluate(request))

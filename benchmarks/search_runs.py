@@ -118,7 +118,7 @@ class Bench:
         return SamplerContext(
             seed=seed,
             space=space or self.space,
-            cost_of=self.costs.costs,
+            cost_of=self.costs,
             objectives=OBJECTIVES,
             chance_quality=self.chance,
         )

@@ -94,6 +94,8 @@ def _check_data(description: Description, *, read_data: bool) -> None:
 
 def _units(description: Description, priced: PricedSpace | None) -> tuple[PlanUnit, ...]:
     base = description.space.base_format
+    dense = description.space.dense_policy()
+    inside = None if priced is None else priced.costs.predictor.for_policy(description.structure, dense)
     rows = []
     for unit_space in description.space.unit_spaces:
         unit = unit_space.unit
@@ -106,7 +108,7 @@ def _units(description: Description, priced: PricedSpace | None) -> tuple[PlanUn
                 keeps=unit_space.keeps,
                 formats=unit_space.formats,
                 choices=len(unit_space.choices(base)),
-                latency_ms=None if priced is None else priced.costs.predictor.unit_ms(unit, whole),
+                latency_ms=None if inside is None else inside.unit_ms(unit, whole),
                 size_bytes=unit_bytes(unit, whole),
             )
         )

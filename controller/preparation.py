@@ -227,7 +227,7 @@ def unreachable(job: JobSpec, priced: PricedSpace) -> tuple[str, ...]:
     found = []
     bound_ms, bound_bytes = job.constraints.max_latency_ms, job.constraints.max_size_bytes
     if bound_ms is not None and latency_ms > bound_ms:
-        found.append(f"max_latency_ms is {bound_ms:g}, and the fastest policy takes {latency_ms:.4g} ms")
+        found.append(f"max_latency_ms is {bound_ms:g}, and every policy takes at least {latency_ms:.4g} ms")
     if bound_bytes is not None and size > bound_bytes:
         found.append(f"max_size_bytes is {bound_bytes:,}, and the smallest policy has {size:,} bytes")
     return (*found, *_unreachable_energy_and_memory(job, priced))

@@ -7,6 +7,8 @@ from evaluators.channel_size import layer_bytes
 from evaluators.energy import EnergyPredictor
 from evaluators.latency.lookup import LatencyPredictor
 from evaluators.latency.policy_table import PolicyTable
+from evaluators.latency.working_set import working_set_bytes
+from evaluators.latency.workload import fixed_operators, layer_operators, unit_operators
 from evaluators.memory import MemoryPlan, PeakMemory
 from evaluators.scores import Costs
 from evaluators.size import size_bytes, unit_bytes
@@ -78,13 +80,32 @@ def least_latency_ms(space: SearchSpace, predictor: LatencyPredictor) -> float:
     Raises:
         MissingEntryError: The table lacks an operator of the space.
     """
-    inside = predictor.at(0)
+    inside = predictor.at(_least_weights(space, predictor))
     return _least(space, partial(inside.fixed_ms, space.structure), inside.unit_ms, inside.layer_ms)
 
 
 def least_energy_mj(space: SearchSpace, energy: EnergyPredictor) -> float:
-    """Energy that no policy of the space goes below; where units share no layers, one policy reaches it."""
-    return _least(space, partial(energy.fixed_mj, space.structure), energy.unit_mj, energy.layer_mj)
+    """Energy that no policy of the space goes below; where units share no layers and power was not measured, one policy
+    reaches it.
+    """
+    inside = energy.at(0)
+    return _least(space, partial(inside.fixed_mj, space.structure), inside.unit_mj, inside.layer_mj)
+
+
+def _least_weights(space: SearchSpace, predictor: LatencyPredictor) -> float:
+    """Bytes of weights in the caches that no policy of the space goes below."""
+    workload = predictor.workload
+
+    def fixed(policy: Policy) -> float:
+        return working_set_bytes(fixed_operators(space.structure, workload, policy).items())
+
+    def of_unit(unit: Unit, choice: Choice) -> float:
+        return working_set_bytes(unit_operators(unit, choice, workload).items())
+
+    def of_layer(cut: CutLayer) -> float:
+        return working_set_bytes(layer_operators(cut, workload).items())
+
+    return _least(space, fixed, of_unit, of_layer)
 
 
 def _least(

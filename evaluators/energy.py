@@ -171,7 +171,22 @@ class EnergyPredictor:
         return self._fixed[key]
 
     def policy_mj(self, structure: ModelStructure, policy: Policy) -> float:
-        """Return the energy of one call under a policy in millijoule."""
+        """Return the energy of one call under a policy in millijoule.
+
+        With measured power the times are those inside of the policy.
+        """
+        if isinstance(self._stated, MeasuredPower):
+            inside = self._latency.for_policy(structure, policy)
+            if inside is not self._latency:
+                return EnergyPredictor(inside)._sum_mj(structure, policy)
+        return self._sum_mj(structure, policy)
+
+    def at(self, working_set: float) -> "EnergyPredictor":
+        """Return a predictor inside of a policy with so many bytes of weights; see `LatencyPredictor.at`."""
+        inside = self._latency.at(working_set)
+        return self if inside is self._latency else EnergyPredictor(inside)
+
+    def _sum_mj(self, structure: ModelStructure, policy: Policy) -> float:
         return self.fixed_mj(structure, policy) + sum(
             self._shared_mj(unit, policy, structure.base_format)
             if isinstance(unit, ChannelUnit)

@@ -65,7 +65,7 @@ def run_explain(study: str, storage: str, *, trial: int, change: TargetChange, o
         table,
         description.workload,
         structure=description.structure,
-        profile_command=profile_command(description.request(())),
+        profile_command=profile_command(description.request(()), foreign=foreign or table.target != job.target.name),
         allow_extrapolation=job.target.allow_extrapolation,
     )
     report = _report(summary, job, trial, description, table, predictor, foreign=foreign, measured_on=measured_on)

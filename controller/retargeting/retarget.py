@@ -228,7 +228,7 @@ def _score(move: _Move, stages: Stages) -> StudyRecord:
     def on_progress(progress: StudyProgress) -> None:
         stages("scoring for the other target", progress.trials_done - taken, move.evaluations)
 
-    search_inline(Study.open(config, repository, move.priced.costs.costs), move.worker, on_progress)
+    search_inline(Study.open(config, repository, move.priced.costs), move.worker, on_progress)
     return record
 
 

@@ -43,8 +43,9 @@ class CostTarget:
 class CostBudget:
     """What options cost, in arrays that a sampler walks through quickly.
 
-    Where units share no layers the sums are exact. Elsewhere (channels of convolutions) they are estimates around the
-    least lossy policy, and `settle` compares with the exact costs.
+    Where units share no layers and the table has no cache curves the sums are exact. Elsewhere they are estimates:
+    around the least lossy policy for channels of convolutions, from below for caches (`ChoiceGrid.price_by`); and
+    `settle` compares with the exact costs.
 
     Args:
         context: Space, exact costs and bounds.
@@ -106,9 +107,12 @@ class CostBudget:
 
     def range_of(self, axis: int) -> tuple[float, float]:
         """Return what the cheapest policy costs, and what the dense one or the bound allows."""
-        low = float(self.totals(self.by_rank_AUC[axis, :, 0])[axis])
-        dearest = float(self.totals(self.by_rank_AUC[axis, self._rows, self.grid.counts - 1])[axis])
-        return low, max(low, min(float(self.dense_A[axis]), dearest, float(self.bounds_A[axis])))
+        cheapest, dearest = (
+            float(self.grid.estimate(self.by_rank_AUC[axis, self._rows, place])[axis])
+            for place in (np.zeros_like(self.grid.counts), self.grid.counts - 1)
+        )
+        most = min(float(self.dense_A[axis]), dearest, float(self.bounds_A[axis]))
+        return cheapest, max(cheapest, most)
 
     def caps(self, target: CostTarget) -> Floats:
         """Return the bounds, with one axis held to a target, shape (A,)."""

@@ -89,8 +89,10 @@ class ChoiceGrid:
         self._look_at_sums()
 
     def price_by(self, table: PolicyTable, *, cost: int) -> None:
-        """Take one of the costs from a table: estimates have it exactly, and what an option adds is that in a policy
-        with as many bytes of weights as the least lossy one.
+        """Take one of the costs from a table: estimates have it exactly.
+
+        What an option adds, and `base`, are those of a policy whose weights all stay in a cache, as far as the table
+        tells of caches: so sums over units are bounds from below, and near in cheap policies, which a search is about.
 
         Args:
             table: Prices points of this grid.
@@ -101,10 +103,10 @@ class ChoiceGrid:
         for row, (unit, option) in enumerate(singles):
             points[row, unit] = option
         start = np.zeros(self.units, dtype=np.int64)
-        working_set = table.working_set(start)
-        added = table.latency_ms(points, working_set=working_set) - table.latency_ms(start, working_set=working_set)
-        for (unit, option), value in zip(singles, added, strict=True):
-            self.increments[unit, option, cost] = value
+        least = float(table.latency_ms(start, working_set=0))
+        for (unit, option), value in zip(singles, table.latency_ms(points, working_set=0), strict=True):
+            self.increments[unit, option, cost] = value - least
+        self.base[cost] = least
         self._tables[cost] = table
         self._look_at_sums()
 

@@ -80,6 +80,7 @@ class _Changes:
 
     def __init__(self, study: _Study) -> None:
         self.grid: ChoiceGrid = grid_of(SamplerContext(seed=0, space=study.space, cost_of=study.costs))
+        self._start_costs = self.grid.exact(np.zeros(self.grid.units, dtype=np.int64))[: len(COSTS)]
         self._space = study.space
         self.labels: list[Label] = [
             (unit, axis, level)
@@ -101,8 +102,7 @@ class _Changes:
 
     def saved(self, label: Label) -> tuple[float, int]:
         """Latency (ms) and bytes that a change saves, exact."""
-        option = point_of(self.grid, label)[label[0]]
-        latency_ms, size = -self.grid.increments[label[0], option, : len(COSTS)]
+        latency_ms, size = self._start_costs - self.grid.exact(point_of(self.grid, label))[: len(COSTS)]
         return float(latency_ms), round(size)
 
     def policy(self, label: Label) -> Policy:
@@ -344,7 +344,9 @@ def losses_of(reference: Quality, quality: Quality) -> list[float]:
 def _units(
     study: _Study, found: Mapping[Label, Change], traces: Mapping[str, tuple[float, int]]
 ) -> tuple[UnitSensitivity, ...]:
-    dense = study.costs.costs(study.space.dense_policy())
+    dense_policy = study.space.dense_policy()
+    dense = study.costs.costs(dense_policy)
+    inside = study.costs.predictor.for_policy(study.description.structure, dense_policy)
     by_unit: dict[int, list[Change]] = {}
     for label, change in found.items():
         by_unit.setdefault(label[0], []).append(change)
@@ -352,7 +354,7 @@ def _units(
     for number, unit_space in enumerate(study.space.unit_spaces):
         unit = unit_space.unit
         whole = Choice(unit.groups, study.space.base_format)
-        latency_ms, size = study.costs.predictor.unit_ms(unit, whole), unit_bytes(unit, whole)
+        latency_ms, size = inside.unit_ms(unit, whole), unit_bytes(unit, whole)
         trace, weights = traces.get(unit.name, (None, 1))
         rows.append(
             UnitSensitivity(

@@ -137,7 +137,7 @@ def _answers(request: TableRequest, operators: Iterable[Operator]) -> bool:
         LatencyPredictor(table, request.workload).check(operators)
     except MissingEntryError:
         return False
-    return table.correction(request.workload) is not None
+    return table.correction(request.workload, request.space.structure) is not None
 
 
 def _here(target: TargetConfig) -> Fingerprint:

@@ -8,6 +8,7 @@ from evaluators.latency.table import LatencyTable
 from evaluators.latency.working_set import rows_apart
 from evaluators.latency.workload import Operator, OperatorKind, Workload
 from search_spaces.space import SearchSpace
+from workers.profiling.caches import REACHES
 from workers.profiling.required import required_operators, working_set_bytes
 
 _NAMED = 3
@@ -48,7 +49,9 @@ def _correction(table: LatencyTable, space: SearchSpace, workload: Workload) -> 
 
 
 def _working_sets(table: LatencyTable, space: SearchSpace, operators: Iterable[Operator]) -> Iterable[str]:
-    curved = {curve.format for curve in table.caches}
+    largest = working_set_bytes(space.structure, None)
+    # Products are moved along their curve, where that reaches far enough.
+    curved = {curve.format for curve in table.caches if curve.sizes_bytes[-1] >= largest / REACHES}
     rows = [entry for entry in table.entries if entry.kind is not OperatorKind.LINEAR or entry.format not in curved]
     found = rows_apart(rows, operators, lambda name: working_set_bytes(space.structure, name))
     if not found:

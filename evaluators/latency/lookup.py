@@ -104,9 +104,12 @@ class LatencyPredictor:
             f"--sequence-length {workload.sequence_length} --threads {table.fingerprint.threads} --out TABLE.json"
         )
         self._allow_extrapolation = allow_extrapolation
-        self._grid = TimeGrid({entry.operator: entry.median_ms for entry in table.entries})
-        self._found: dict[Operator, GridTime] = {}
         self._curves = CacheCurves(table)
+        # Rows of products stand at the end of their curve, so that those of different working sets compare.
+        self._grid = TimeGrid(
+            {entry.operator: entry.median_ms / self._curves.by_itself(entry.operator) for entry in table.entries}
+        )
+        self._found: dict[Operator, GridTime] = {}
         self._working_set: float | None = None
         self._units: dict[tuple[Unit, Choice], float] = {}
         self._works: dict[tuple[Unit, tuple[Choice, ...]], Work] = {}
@@ -136,11 +139,10 @@ class LatencyPredictor:
             MissingEntryError: Not measured and not between measured sizes.
         """
         time_ms = self._time(operator).time_ms
-        curve = None if self._working_set is None else self._curves.curve_of(operator)
-        if curve is None:
-            return time_ms
-        measured = self._curves.level(curve, self._curves.measured_at(operator))
-        return time_ms * self._curves.level(curve, self._working_set or 0.0) / measured
+        if self._working_set is None:
+            return time_ms * self._curves.by_itself(operator)
+        curve = self._curves.curve_of(operator)
+        return time_ms if curve is None else time_ms * self._curves.level(curve, self._working_set)
 
     def extrapolated(self, operators: Iterable[Operator]) -> tuple[Operator, ...]:
         """Return those of the operators that lie outside what was measured, without repeats.
@@ -216,10 +218,9 @@ class LatencyPredictor:
             if curve is None:
                 terms[0].append(count * self._corrected_ms(operator, raw_ms))
                 continue
-            measured = self._curves.level(curve, self._curves.measured_at(operator))
             overhead_ms = self._corrected_ms(operator, 0.0)
             terms[0].append(count * overhead_ms)
-            terms[1 + curve].append(count * (self._corrected_ms(operator, raw_ms) - overhead_ms) / measured)
+            terms[1 + curve].append(count * (self._corrected_ms(operator, raw_ms) - overhead_ms))
         return Work(np.array([math.fsum(term) for term in terms]), working_set_bytes(counts))
 
     def inside(self, work: Work) -> float:

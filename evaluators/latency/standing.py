@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from evaluators.latency.interpolation import TimeGrid
 from evaluators.latency.table import CacheCurve, Entry, WorkloadCorrection
+from evaluators.latency.table.basis import operator_of
 from evaluators.latency.working_set import closest_curve
-from evaluators.latency.workload import Operator
+from evaluators.latency.workload import Operator, OperatorKind
 
 
 def still_holds(correction: WorkloadCorrection, before: Sequence[Entry], after: Sequence[Entry]) -> bool:
@@ -33,10 +34,17 @@ def still_holds(correction: WorkloadCorrection, before: Sequence[Entry], after: 
 
 
 def keeps_curves(correction: WorkloadCorrection, before: Sequence[CacheCurve], after: Sequence[CacheCurve]) -> bool:
-    """Whether the products of a correction's models stay on the same cache curves."""
-    tokens = correction.batch * correction.sequence_length
-    formats = {curve.format for curve in (*before, *after)}
-    return all(closest_curve(before, name, tokens) == closest_curve(after, name, tokens) for name in formats)
+    """Whether the products of a correction's models stay on the same cache curves.
+
+    Of one that does not say what it was fitted on, products of all formats and of the call's tokens count.
+    """
+    if correction.basis is not None:
+        operators = map(operator_of, correction.basis.times_ms)
+        products = {(o.format or "", o.axis("tokens")) for o in operators if o.kind is OperatorKind.LINEAR}
+    else:
+        tokens = correction.batch * correction.sequence_length
+        products = {(curve.format, tokens) for curve in (*before, *after)}
+    return all(closest_curve(before, *product) == closest_curve(after, *product) for product in products)
 
 
 def _is_of_call(operator: Operator, correction: WorkloadCorrection) -> bool:

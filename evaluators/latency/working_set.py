@@ -25,14 +25,21 @@ CLOSE_BYTES = 2**20
 
 
 def weight_bytes(operator: Operator) -> int:
-    """Return the bytes of weights that a product reads; 0 for other operators, whose weights are few or hardly read."""
-    if operator.kind is not OperatorKind.LINEAR or operator.format is None or operator.format not in FORMATS:
+    """Return the bytes of weights that a product or a convolution reads; 0 for other operators, whose weights are few
+    or hardly read.
+    """
+    if operator.format is None or operator.format not in FORMATS:
         return 0
-    return FORMATS.get(operator.format).weight_bytes(operator.axis("out_features"), operator.axis("in_features"))
+    if operator.kind is OperatorKind.LINEAR:
+        return FORMATS.get(operator.format).weight_bytes(operator.axis("out_features"), operator.axis("in_features"))
+    if operator.kind is OperatorKind.CONVOLUTION:
+        columns = operator.axis("in_channels") * operator.axis("kernel") ** 2
+        return FORMATS.get(operator.format).weight_bytes(operator.axis("out_channels"), columns)
+    return 0
 
 
 def working_set_bytes(counts: Iterable[tuple[Operator, int]]) -> int:
-    """Return the bytes of weights of all products together.
+    """Return the bytes of weights of all products and convolutions together.
 
     Args:
         counts: Operators, and how often each runs.
@@ -83,14 +90,15 @@ class CacheCurves:
 
     def __init__(self, table: LatencyTable) -> None:
         self._curves = table.caches
-        formats = {curve.format for curve in self._curves}
         self._logarithms = [(np.log(curve.sizes_bytes), np.log(curve.times)) for curve in self._curves]
-        self._measured: dict[Operator, int] = {}
-        usual: dict[str, list[int]] = {}
-        for entry in table.entries:
-            if entry.working_set_bytes and entry.kind is OperatorKind.LINEAR and entry.format in formats:
-                self._measured[entry.operator] = entry.working_set_bytes
-                usual.setdefault(entry.format, []).append(entry.working_set_bytes)
+        rows = [entry for entry in table.entries if entry.kind is OperatorKind.LINEAR]
+        # Where a row does not say what it was measured with, nobody knows its place, nor that of what lies beside it.
+        silent = {entry.format for entry in rows if not entry.working_set_bytes}
+        self._formats = {curve.format for curve in self._curves} - silent
+        self._measured_at = {entry.operator: entry.working_set_bytes or 0 for entry in rows}
+        usual: dict[str | None, list[int]] = {}
+        for entry in rows:
+            usual.setdefault(entry.format, []).append(entry.working_set_bytes or 0)
         self._usual = {name: sorted(sizes)[len(sizes) // 2] for name, sizes in usual.items()}
 
     def __len__(self) -> int:
@@ -99,17 +107,23 @@ class CacheCurves:
     def curve_of(self, operator: Operator) -> int | None:
         """Return the number of the curve of an operator, that of the closest number of tokens; None where it has none.
 
-        An operator has none that is no product, or whose row does not say what working set it was measured with.
+        An operator has none that is no product, or where rows of its format do not say what working set they were
+        measured with.
         """
-        if operator.kind is not OperatorKind.LINEAR or operator.format not in self._usual:
+        if operator.kind is not OperatorKind.LINEAR or operator.format is None or operator.format not in self._formats:
             return None
         found = closest_curve(self._curves, operator.format, operator.axis("tokens"))
         return None if found is None else self._curves.index(found)
 
-    def measured_at(self, operator: Operator) -> int:
-        """Return the working set in bytes that an operator with a curve was measured with, or those it lies between."""
-        assert operator.format is not None
-        return self._measured.get(operator, self._usual[operator.format])
+    def by_itself(self, operator: Operator) -> float:
+        """Return the level of an operator in the model that was profiled: 1 where it has no curve.
+
+        That is the level of its row; of an operator that lies between rows, one of the format's usual working set.
+        """
+        curve = self.curve_of(operator)
+        if curve is None:
+            return 1.0
+        return self.level(curve, self._measured_at.get(operator, self._usual.get(operator.format, 0)))
 
     def level(self, curve: int, size_bytes: float) -> float:
         """Return the time with a working set as a multiple of that with the largest: on a curve, by its number.

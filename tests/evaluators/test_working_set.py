@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tiny_tables import feed_forward, table_of
 
+from evaluators.costs import CostModel, least_latency_ms
 from evaluators.latency.breakdown import break_down
 from evaluators.latency.correction import Correction
 from evaluators.latency.fitting import MeasuredModel
 from evaluators.latency.lookup import LatencyPredictor
-from evaluators.latency.table import CacheCurve, LatencyTable, parse_table
+from evaluators.latency.table import CacheCurve, LatencyTable, MeasuredPower, parse_table
+from evaluators.latency.table.energy import Arithmetic
 from evaluators.latency.working_set import CacheCurves, weight_bytes, working_set_bytes
 from evaluators.latency.workload import OperatorKind, Workload, operators
 from search_spaces.policy import Choice, Policy
@@ -103,6 +105,45 @@ def test_rows_that_do_not_say_their_working_set_keep_their_time() -> None:
     plain = LatencyPredictor(table(), WORKLOAD)
     for policy in POLICIES:
         assert predictor.policy_ms(STRUCTURE, policy) == pytest.approx(plain.policy_ms(STRUCTURE, policy), rel=1e-12)
+
+
+def test_rows_of_a_model_of_another_size_lie_on_the_same_line() -> None:
+    cached = table(caches=(CURVE,))
+    # The same times as on a machine that had profiled a small model: rows on another place of the curve.
+    moved = tuple(
+        entry.model_copy(
+            update={
+                "working_set_bytes": 2_000,
+                "median_ms": entry.median_ms * curve_at(2_000) / curve_at(MEASURED_WITH),
+            }
+        )
+        if entry.kind is OperatorKind.LINEAR and entry.format == "fp32" and number % 2
+        else entry
+        for number, entry in enumerate(cached.entries)
+    )
+    assert moved != cached.entries
+    first, second = (LatencyPredictor(t, WORKLOAD) for t in (cached, cached.model_copy(update={"entries": moved})))
+    for keep in (64, 40, 32, 24):
+        policy = Policy({"a": Choice(keep, "fp32"), "b": Choice(32, "fp32")})
+        assert second.policy_ms(STRUCTURE, policy) == pytest.approx(first.policy_ms(STRUCTURE, policy), rel=1e-12)
+
+
+def test_no_policy_is_faster_than_the_least_latency() -> None:
+    space = build_space(STRUCTURE, SpaceConfig(), target_formats=("fp32", "w8a8"), channel_multiple=8)
+    predictor = LatencyPredictor(table(caches=(CURVE,)), WORKLOAD)
+    found = [
+        predictor.policy_ms(STRUCTURE, Policy({"a": a, "b": b})) for a in space.choices("a") for b in space.choices("b")
+    ]
+    least = least_latency_ms(space, predictor)
+    assert 0.8 * min(found) < least <= min(found) * (1 + 1e-12)
+
+
+def test_measured_energy_is_power_times_the_time_inside_the_policy() -> None:
+    power = MeasuredPower(source="RAPL", watts=dict.fromkeys(Arithmetic, 10.0))
+    costs = CostModel(STRUCTURE, LatencyPredictor(table(caches=(CURVE,), energy=power), WORKLOAD))
+    for policy in POLICIES:
+        found = costs(policy)
+        assert found.energy_mj == pytest.approx(10 * found.latency_ms, rel=1e-9)
 
 
 def test_the_curve_of_the_closest_tokens_is_taken() -> None:

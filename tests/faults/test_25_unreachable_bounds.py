@@ -37,7 +37,7 @@ def nearest(message):
 
 
 def test_search_refuses_before_any_trial_and_names_the_nearest_bound(job):
-    with pytest.raises(PreflightError, match=r"max_latency_ms is 1e-06, and the fastest policy takes") as caught:
+    with pytest.raises(PreflightError, match=r"max_latency_ms is 1e-06, and every policy takes at least") as caught:
         run_search(bounded(job, max_latency_ms=1e-6), lambda progress: None)
     assert Repository(open_database(job.storage)).find_study("bounds") is None
     bound = nearest(str(caught.value)) * 1.001

@@ -159,7 +159,19 @@ def test_copies_are_fewer_where_weights_or_work_are_large() -> None:
     assert copies_of(_linear("fp32", 64, 64)) == 16
     assert 2 <= copies_of(_linear("fp32", 1024, 1024)) < 16
     assert copies_of(_linear("fp32", 8192, 8192)) == 2
+    assert copies_of(_linear("fp32", 64, 64), 2**16) == 4
     assert copies_of(Operator.of(OperatorKind.EMBEDDING, tokens=4, rows=100_000, features=512)) == 1
+
+
+def test_copies_fill_a_working_set_within_reason() -> None:
+    product = _linear("fp32", 384, 384)
+    weight = 4 * 384 * 384
+    for copies in (5, 20, 60):
+        assert copies_of(product, copies * weight, fill=True) == copies
+    assert copies_of(product, 2**30, fill=True) == 64
+    assert copies_of(_linear("fp32", 4096, 4096), 2**30, fill=True) == 2
+    norm = Operator.of(OperatorKind.LAYER_NORM, tokens=8, features=64)
+    assert copies_of(norm, 2**30, fill=True) == copies_of(norm)
 
 
 def test_the_fingerprint_tells_the_cpu_and_the_runtime() -> None:

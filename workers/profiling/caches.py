@@ -18,7 +18,10 @@ SMALLEST_BYTES = 2**18
 FINE = 4
 """Down to this fraction of the largest, sizes differ by the square root of two; below it by two."""
 ROUNDS = 6
+FEWEST_ROUNDS = 2
 RUNS = 8
+REACHES = 1.1
+"""A curve that ends at so many times fewer bytes than a model has serves for it."""
 FEWEST_OPERATORS = 3
 """Products of a format and number of tokens that are so few are not a model's many layers."""
 
@@ -55,6 +58,7 @@ def measure_curves(
     largest_bytes: int,
     generator: random.Random,
     progress: Callable[[int, int], None],
+    is_late: Callable[[], bool] = lambda: False,
 ) -> tuple[CacheCurve, ...]:
     """Time products with working sets from small to the dense model's.
 
@@ -64,12 +68,15 @@ def measure_curves(
         largest_bytes: The largest working set.
         generator: Source of orders and seeds.
         progress: Called with samples taken and samples in all.
+        is_late: Whether time is over; then no further round starts, once there are two.
     """
     sizes = working_sets(largest_bytes)
     points = [(key, size) for key in products for size in sizes]
     times_ms: dict[tuple[tuple[str, int], int], list[float]] = {point: [] for point in points}
     done = 0
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
+        if number >= FEWEST_ROUNDS and is_late():
+            break
         for key, size in generator.sample(points, len(points)):
             seed = generator.getrandbits(32)
             times_ms[key, size] += device.sample(products[key], runs=RUNS, seed=seed, working_set_bytes=size)

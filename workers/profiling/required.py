@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from evaluators.latency.working_set import working_set_bytes as bytes_of
 from evaluators.latency.workload import Operator, Workload, fixed_operators, layer_operators, unit_operators
 from search_spaces.channels import ChannelUnit, reachable_cuts
 from search_spaces.formats import FORMATS, LayerType
@@ -64,9 +65,12 @@ def grid_operators(
 
 
 def working_set_bytes(structure: ModelStructure, format_name: str | None) -> int:
-    """Bytes of all units' weights in one format (None: the base format): what passes through the caches in a call."""
+    """Bytes of all weights, those of units in one format (None: the base format): what passes through the caches in a
+    call.
+    """
     number_format = FORMATS.get(format_name or structure.base_format)
-    return sum(
+    outside = fixed_operators(structure, Workload(batch=1, sequence_length=1))
+    return bytes_of(outside.items()) + sum(
         number_format.weight_bytes(out_features, in_features)
         for unit in structure.units
         if unit.layer_type is not LayerType.EMBEDDING

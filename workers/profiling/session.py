@@ -15,7 +15,7 @@ from evaluators.latency.standing import keeps_curves, still_holds
 from evaluators.latency.table import Entry, ForeignTableError, LatencyTable, Provenance, load_table
 from evaluators.latency.workload import Operator, OperatorKind
 from search_spaces.units import ModelStructure
-from workers.profiling.caches import measure_curves
+from workers.profiling.caches import REACHES, measure_curves
 from workers.profiling.notes import changed_since, clock_note, cut_note, lasting, noise_note, pace_note, unverified_note
 from workers.profiling.refinement import Block
 from workers.profiling.required import working_set_bytes
@@ -120,24 +120,29 @@ class ProfileSession:
     def add_curves(self, products: Mapping[tuple[str, int], Operator]) -> LatencyTable:
         """Measure the cache curves that the table lacks, as far as there is time, and return the table.
 
-        Corrections that were fitted without them are left out.
+        A curve reaches to the weights of the dense model; one of a smaller model is measured anew. Corrections that
+        were fitted without them are left out, so a table that gained no row in this run and has a correction stays as
+        it is.
 
         Args:
             products: A product for each format and number of tokens.
         """
         assert self._table is not None
-        known = {(curve.format, curve.tokens) for curve in self._table.caches}
+        largest = working_set_bytes(self._structure, None)
+        known = {(c.format, c.tokens) for c in self._table.caches if c.sizes_bytes[-1] >= largest / REACHES}
         wanted = {key: product for key, product in products.items() if key not in known}
-        if not wanted or self._is_late():
+        is_done = not self._samples_done and bool(self._table.corrections)
+        if not wanted or is_done or self._is_late():
             return self._table
         curves = measure_curves(
             wanted,
             self._device,
-            largest_bytes=working_set_bytes(self._structure, None),
+            largest_bytes=largest,
             generator=self._generator,
+            is_late=self._is_late,
             progress=lambda done, total: self._progress(self._samples_done + done, self._samples_done + total),
         )
-        caches = (*self._table.caches, *curves)
+        caches = (*(c for c in self._table.caches if (c.format, c.tokens) not in wanted), *curves)
         kept = tuple(c for c in self._table.corrections if keeps_curves(c, self._table.caches, caches))
         self._table = self._table.model_copy(update={"caches": caches, "corrections": kept})
         if self._out is not None:

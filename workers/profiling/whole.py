@@ -150,7 +150,7 @@ def measure_correction(
         )
         for model, time_ms in zip(models, measured_ms, strict=True)
     ]
-    basis = None if space is None else _basis(space, measured, predictor, wanted or len(models))
+    basis = None if space is None else _basis(space, measured, table, workload, wanted or len(models))
     table = table.with_correction(workload, fit_correction(measured), basis)
     is_late = late is not None and time.monotonic() > late
     if meter is None or is_late or isinstance(table.energy, EnergyCoefficients):
@@ -161,7 +161,8 @@ def measure_correction(
 
 
 def _basis(
-    space: SearchSpace, measured: Sequence[MeasuredModel], predictor: LatencyPredictor, wanted: int
+    space: SearchSpace, measured: Sequence[MeasuredModel], table: LatencyTable, workload: Workload, wanted: int
 ) -> CorrectionBasis:
-    times_ms = {operator: predictor.operator_ms(operator) for model in measured for operator, _, _ in model.work}
+    rows = LatencyPredictor(table.model_copy(update={"caches": ()}), workload)
+    times_ms = {operator: rows.operator_ms(operator) for model in measured for operator, _, _ in model.work}
     return CorrectionBasis.of(space, times_ms, wanted=wanted)

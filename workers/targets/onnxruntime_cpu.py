@@ -152,7 +152,7 @@ class OnnxRuntimeCpu(CpuDevice):
 
     def sample(self, operator: Operator, *, runs: int, seed: int, working_set_bytes: int) -> tuple[float, ...]:
         """Time an operator in a fresh session; see `Device.sample`."""
-        copies = copies_of(operator, working_set_bytes)
+        copies = copies_of(operator, working_set_bytes, fill=True)
         displaced_bytes = displaced_by(operator, copies, working_set_bytes)
         call_ms = self._call_ms(runs, seed, displaced_bytes)
         times_ms = self._time(operator, copies, runs, seed, displaced_bytes)

@@ -105,7 +105,7 @@ class TorchCpu(CpuDevice):
         from workers.export.torch_layers import CPU_FORMS
         from workers.targets.torch_operators import build_calls
 
-        copies = copies_of(operator, working_set_bytes)
+        copies = copies_of(operator, working_set_bytes, fill=True)
         with torch_inference(self.threads):
             cpu = torch.device("cpu")
             calls = build_calls(operator, copies=copies, seed=seed, device=cpu, forms=CPU_FORMS)

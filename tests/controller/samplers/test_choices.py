@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from tiny_tables import feed_forward, table_of
 
+from controller.job import Constraints
+from controller.samplers.budget import CostBudget
 from controller.samplers.choices import ChoiceGrid, costs_in_order, grid_of
 from controller.samplers.context import SamplerContext
 from evaluators.costs import CostModel
@@ -96,10 +98,11 @@ def test_weights_that_stay_in_a_cache_make_latencies_no_sums_but_exact() -> None
     assert priced.grid.is_exact
     assert priced.found == pytest.approx(priced.naive, rel=1e-12)
     assert priced.naive[:, 0].min() > 0
-    # What options add is what units take in a policy with as many weights as the dense one.
+    # What options add is what units take in a policy whose weights stay in a cache: sums are bounds from below.
+    sums = priced.grid.base + sum(priced.grid.increments[unit, priced.options[:, unit]] for unit in range(3))
+    assert (sums[:, 0] <= priced.naive[:, 0] * (1 + 1e-12)).all()
     start = priced.space.from_parameters(priced.grid.parameters(np.zeros(3, dtype=np.int64)))
-    predictor = priced.costs.predictor
-    inside = predictor.at(predictor.policy_work(TRANSFORMER, start).weight_bytes)
+    inside = priced.costs.predictor.at(0)
     for policy, options in zip(priced.policies[:20], priced.options[:20], strict=True):
         for number, unit in enumerate(TRANSFORMER.units):
             added = inside.unit_ms(unit, policy[unit.name]) - inside.unit_ms(unit, start[unit.name])
@@ -120,6 +123,22 @@ def test_latencies_of_layers_that_lie_between_units_are_exact(caches: tuple[Cach
     assert not priced.grid.is_additive
     assert not priced.grid.is_exact
     assert priced.found[:, 0] == pytest.approx(priced.naive[:, 0], rel=1e-12)
+
+
+def test_draws_under_a_bound_differ_where_weights_stay_in_a_cache() -> None:
+    priced = Priced(TRANSFORMER, 200, CURVES)
+    bound = float(np.quantile(priced.naive[:, 0], 0.4))
+    constraints = Constraints(max_latency_ms=bound)
+    context = SamplerContext(seed=0, space=priced.space, cost_of=priced.costs, constraints=constraints)
+    budget, generator = CostBudget(context), np.random.default_rng(0)
+    drawn = [budget.draw(target, generator) for target in budget.targets(context, 10) for _ in range(10)]
+    latencies = np.array([budget.grid.exact(options)[0] for options in drawn])
+    assert (latencies <= bound).all()
+    assert len({options.tobytes() for options in drawn}) > 15
+    assert latencies.max() > 0.7 * bound
+    low, high = budget.range_of(0)
+    assert low == pytest.approx(min(latencies.min(), low))
+    assert high == pytest.approx(bound)
 
 
 def test_an_option_that_a_unit_lacks_is_refused() -> None:

@@ -6,7 +6,14 @@ import pytest
 
 from evaluators.latency.correction import Correction
 from evaluators.latency.lookup import LatencyPredictor
-from evaluators.latency.table import CorrectionBasis, ForeignTableError, LatencyTable, MeasuredPower, load_table
+from evaluators.latency.table import (
+    CacheCurve,
+    CorrectionBasis,
+    ForeignTableError,
+    LatencyTable,
+    MeasuredPower,
+    load_table,
+)
 from evaluators.latency.table.energy import Arithmetic
 from evaluators.latency.workload import Operator, OperatorKind, Workload
 from search_spaces.policy import Choice, Policy
@@ -326,7 +333,7 @@ def test_curves_are_measured_once_and_leave_no_correction_that_was_fitted_withou
     out = tmp_path / "t.json"
     wanted = operators_of(structure)
     session = open_session(steady_device(), structure, out)
-    plain = session.measure(wanted)
+    plain = session.measure(wanted[1:])
     tokens = WORKLOAD.tokens
     fit = Correction(scale=1.1, overhead_ms=0.2, models=5, median_error_pct=1.5, max_error_pct=3.0)
     plain.with_correction(WORKLOAD, fit).with_correction(replace(WORKLOAD, batch=99), fit).save(out)
@@ -340,6 +347,31 @@ def test_curves_are_measured_once_and_leave_no_correction_that_was_fitted_withou
     third = open_session(steady_device(), structure, out)
     third.measure(wanted)
     assert third.add_curves({("fp32", tokens): product}) == table
+
+
+def test_a_table_with_a_correction_that_gains_no_row_stays_as_it_is(structure, steady_device, tmp_path: Path) -> None:
+    out = tmp_path / "t.json"
+    wanted = operators_of(structure)
+    fit = Correction(scale=1.1, overhead_ms=0.2, models=5, median_error_pct=1.5, max_error_pct=3.0)
+    before = open_session(steady_device(), structure, out).measure(wanted).with_correction(WORKLOAD, fit)
+    before.save(out)
+    session = open_session(steady_device(), structure, out)
+    session.measure(wanted)
+    product = next(o for o in wanted if o.kind is OperatorKind.LINEAR and o.format == "fp32")
+    assert session.add_curves({("fp32", WORKLOAD.tokens): product}) == before
+    assert load_table(out) == before
+
+
+def test_a_curve_of_a_smaller_model_is_measured_anew(structure, steady_device, tmp_path: Path) -> None:
+    out = tmp_path / "t.json"
+    wanted = operators_of(structure)
+    small = CacheCurve(format="fp32", tokens=WORKLOAD.tokens, sizes_bytes=(1_000, 2_000), times=(0.5, 1.0))
+    open_session(steady_device(), structure, out).measure(wanted).model_copy(update={"caches": (small,)}).save(out)
+    session = open_session(steady_device(), structure, out)
+    session.measure(wanted)
+    product = next(o for o in wanted if o.kind is OperatorKind.LINEAR and o.format == "fp32")
+    (curve,) = session.add_curves({("fp32", WORKLOAD.tokens): product}).caches
+    assert curve.sizes_bytes[-1] == working_set_bytes(structure, None)
 
 
 def test_nothing_to_measure_is_refused(structure, steady_device) -> None:

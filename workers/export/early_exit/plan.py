@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from evaluators.latency.block_times import BlockTimes, block_times, exit_head_operator
+from evaluators.latency.lookup import LatencyPredictor
 from evaluators.tasks import Example
 from search_spaces.channels import ChannelUnit
 from search_spaces.policy import Policy
@@ -68,9 +69,10 @@ def plan_early_exit(worker: TrialWorker, policy: Policy, *, tolerance: float) ->
     fitted = read_blocks(model, worker.task, splits.calibration, blocks)
     heads = {name: fit_head(fitted.pooled[name], fitted.whole_NC) for name in blocks}
     states = read_blocks(model, worker.task, splits.search, blocks)
-    times = block_times(worker.structure, policy, worker.costs.predictor)
+    inside = worker.costs.predictor.for_policy(worker.structure, policy)
+    times = block_times(worker.structure, policy, inside)
     whole_N = _scores(worker, states.whole_NC, splits.search)
-    candidates = _candidates(worker, heads, states, times)
+    candidates = _candidates(worker, heads, states, times, inside)
     choice = choose_exit(candidates, whole_N, whole_ms=times.whole_ms, tolerance=tolerance)
     if choice is None:
         raise EarlyExitError(
@@ -109,15 +111,17 @@ def _blocks(worker: TrialWorker) -> tuple[str, ...]:
 
 
 def _candidates(
-    worker: TrialWorker, heads: Mapping[str, ExitHead], states: BlockStates, times: BlockTimes
+    worker: TrialWorker,
+    heads: Mapping[str, ExitHead],
+    states: BlockStates,
+    times: BlockTimes,
+    inside: LatencyPredictor,
 ) -> list[Candidate]:
     found = []
     for name, head in heads.items():
         exit_NC = head.classify(states.pooled[name])
-        operator = exit_head_operator(
-            worker.costs.predictor.workload, features=states.pooled[name].shape[1], classes=exit_NC.shape[1]
-        )
-        head_ms = worker.costs.predictor.operators_ms([(operator, 1)])
+        operator = exit_head_operator(inside.workload, features=states.pooled[name].shape[1], classes=exit_NC.shape[1])
+        head_ms = inside.operators_ms([(operator, 1)])
         found.append(
             Candidate(
                 block=name,
