@@ -212,6 +212,6 @@ def _run_notes(
     for correction in before.corrections if before else ():
         if correction.key not in kept and (mine is None or correction.key != (*mine.key[:2], "")):
             yield (
-                f"the correction for {correction.name} is left out, as times or cache curves changed that it was fitted on; "
-                "`paretrim calibrate-table` fits a new one"
+                f"the correction for {correction.name} is left out, as times or cache curves changed that it was "
+                "fitted on; `paretrim calibrate-table` fits a new one"
             )

@@ -76,8 +76,8 @@ def merge_files(first: Path, second: Path, out: Path) -> TableWritten:
             f"{len(merged.conflicts)} operators in both, of which the row of more repeats stays: {named}{more}"
         )
     notes += [
-        f"the correction for {correction.name} was fitted on rows or cache curves that did not stay, or that others came between, and "
-        "is left out; `paretrim calibrate-table` fits a new one"
+        f"the correction for {correction.name} was fitted on rows or cache curves that did not stay, or that others "
+        "came between, and is left out; `paretrim calibrate-table` fits a new one"
         for correction in merged.dropped_corrections
     ]
     notes += [

@@ -33,7 +33,7 @@ def bounded(job, **bounds):
 
 
 def nearest(message):
-    return float(re.findall(r"takes ([\d.e-]+) ms", message)[0])
+    return float(re.findall(r"takes at least ([\d.e-]+) ms", message)[0])
 
 
 def test_search_refuses_before_any_trial_and_names_the_nearest_bound(job):

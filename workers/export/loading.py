@@ -16,7 +16,7 @@ from workers.export.agreement import check_agreement
 from workers.export.layer_codecs import decode_layer, stored_parts, tensor_names
 from workers.export.layer_forms import FolderError, StoredLayer
 from workers.export.skeleton import Skeleton, build_skeleton
-from workers.model import ModelConfig, forgo_cache, refuse_unsafe
+from workers.model import ModelConfig, align_weights, forgo_cache, refuse_unsafe
 from workers.quantization.linear import CallScope, DynamicInt8Linear, SharedInput, UnreadNorm
 
 SCHEMA_VERSION = 1
@@ -74,6 +74,7 @@ def load_folder(folder: Path) -> nn.Module:
     skeleton = _skeleton(folder, contents, tensors)
     fill(skeleton, contents.layers, tensors)
     check_agreement(skeleton.model, skeleton.structure, policy)
+    align_weights(skeleton.model)
     _share_inputs(skeleton)
     _skip_unread_norms(skeleton, policy)
     return skeleton.model.eval()

@@ -60,7 +60,7 @@ def measure_curves(
     progress: Callable[[int, int], None],
     is_late: Callable[[], bool] = lambda: False,
 ) -> tuple[CacheCurve, ...]:
-    """Time products with working sets from small to the dense model's.
+    """Time products with working sets from small to the dense model's; a model that is as small has no curves.
 
     Args:
         products: A product for each format and number of tokens; see `curve_operators`.
@@ -71,6 +71,8 @@ def measure_curves(
         is_late: Whether time is over; then no further round starts, once there are two.
     """
     sizes = working_sets(largest_bytes)
+    if len(sizes) == 1:
+        return ()
     points = [(key, size) for key in products for size in sizes]
     times_ms: dict[tuple[tuple[str, int], int], list[float]] = {point: [] for point in points}
     done = 0

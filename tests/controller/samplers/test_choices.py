@@ -137,8 +137,8 @@ def test_draws_under_a_bound_differ_where_weights_stay_in_a_cache() -> None:
     assert len({options.tobytes() for options in drawn}) > 15
     assert latencies.max() > 0.7 * bound
     low, high = budget.range_of(0)
-    assert low == pytest.approx(min(latencies.min(), low))
-    assert high == pytest.approx(bound)
+    assert low <= latencies.min() * (1 + 1e-12)
+    assert latencies.max() <= high * (1 + 1e-12) <= bound * (1 + 1e-9)
 
 
 def test_an_option_that_a_unit_lacks_is_refused() -> None:

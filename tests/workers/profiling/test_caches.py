@@ -72,3 +72,14 @@ def test_rising_times_are_the_closest(times_ms: list[float]) -> None:
         pools[at : at + 2] = [pools[at] + pools[at + 1]]
     naive = [sum(pool) / len(pool) for pool in pools for _ in pool]
     assert list(found) == pytest.approx([x / naive[-1] for x in naive], rel=1e-9)
+
+
+def test_a_model_that_any_cache_holds_has_no_curves() -> None:
+    found = measure_curves(
+        {("fp32", 32): product("fp32", 128)},
+        Cached(),  # type: ignore[arg-type]
+        largest_bytes=2**17,
+        generator=random.Random(0),
+        progress=lambda done, total: None,
+    )
+    assert found == ()
