@@ -181,7 +181,7 @@ class LatencyPredictor:
         Raises:
             MissingEntryError: An operator is not measured and not between measured widths.
         """
-        return float(self.inside(self.policy_work(structure, policy)))
+        return self.inside(self.policy_work(structure, policy))
 
     def units_ms(self, structure: ModelStructure, policy: Policy) -> tuple[float, ...]:
         """Return the share of every unit in the latency of a policy, in the model's order; with `fixed_ms` of

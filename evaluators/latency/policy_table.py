@@ -78,10 +78,6 @@ class PolicyTable:
         sizes_N = work_NT[:, -1] if working_set is None else np.full(len(work_NT), float(working_set))
         return self._predictor.inside_many(work_NT[:, :-1], sizes_N).reshape(options.shape[:-1])
 
-    def working_set(self, options: Options) -> float:
-        """Return the bytes of weights of one point, (units,)."""
-        return float(self._work(options[None])[0, -1])
-
     def _work(self, points_NU: Options) -> Floats:
         """What points take, (N, 1 + curves + 1): times as in `Work`, then bytes of weights."""
         if self._terms_of == tuple((number,) for number in range(len(self._names))):
