@@ -6,7 +6,6 @@ import typer
 
 from controller.cli.errors import reports_errors
 from controller.cli.options import StorageUrl, StudyName, storage_or_default
-from controller.cli.signals import interrupted_by_sigterm
 from controller.cli.text import print_lines, stdout_console
 
 
@@ -28,7 +27,6 @@ def dashboard(
         print_lines(stdout_console(), f"{study}: {address} (Ctrl-C ends it; start it again to see later trials)")
 
     try:
-        with interrupted_by_sigterm():
-            run_dashboard(study, storage_or_default(storage), port=port, on_ready=say)
+        run_dashboard(study, storage_or_default(storage), port=port, on_ready=say)
     except KeyboardInterrupt:
         return

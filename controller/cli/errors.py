@@ -1,14 +1,18 @@
 """Turns errors into one clear message and an exit code. A traceback is for `--debug` only."""
 
+import contextlib
 import functools
+import shlex
+import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import NoReturn, ParamSpec
 
 import typer
 
 from controller.cli.exit_codes import ExitCode
+from controller.cli.signals import interrupted_by_sigterm
 from controller.cli.text import clean, print_lines, stderr_console
 from controller.errors import HeldError, PreflightError, UsageError
 from controller.problems import JobError, mask_passwords
@@ -53,12 +57,16 @@ def _is_ours(error: Exception) -> bool:
 
 
 def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """Decorate a command so that it ends with a message and an exit code instead of a traceback."""
+    """Decorate a command so that it ends with a message and an exit code instead of a traceback.
+
+    SIGTERM ends it as Ctrl-C does.
+    """
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
+            with interrupted_by_sigterm():
+                command(*args, **kwargs)
         except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
             raise
         except KeyboardInterrupt:
@@ -77,6 +85,26 @@ def stop(message: str, code: ExitCode, *, remedy: str = "") -> NoReturn:
     if remedy:
         print_lines(stderr_console(), remedy)
     raise typer.Exit(int(code))
+
+
+@contextlib.contextmanager
+def resumable(kept: str, again: str | None = None) -> Iterator[None]:
+    """End a command that is interrupted with what is kept, and with the command that goes on.
+
+    Args:
+        kept: What is kept of the work, a clause.
+        again: The command that goes on; None for the same one.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        stop_resumable(kept, again)
+
+
+def stop_resumable(kept: str, again: str | None = None) -> NoReturn:
+    """End a command as `resumable` does."""
+    remedy = f"to go on: {again or shlex.join(['paretrim', *sys.argv[1:]])}"
+    stop(f"interrupted; {kept}", ExitCode.INTERRUPTED, remedy=remedy)
 
 
 def _message(error: Exception) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from controller.cli.errors import reports_errors, stop
+from controller.cli.errors import reports_errors, resumable, stop, stop_resumable
 from controller.cli.exit_codes import ExitCode
 from controller.cli.options import AsJson
 from controller.cli.text import print_json, print_next, stderr_console, stdout_console, stdout_for_results
@@ -81,14 +81,10 @@ def search(
     from controller import operations
     from controller.cli.progress import progress_view
     from controller.cli.render import commands_after_search, render_front
-    from controller.cli.signals import interrupted_by_sigterm
 
-    go_on = f"to go on: {_resume_command(job)}"
-    try:
-        with stdout_for_results(), interrupted_by_sigterm(), progress_view(stderr_console()) as view:
-            result = operations.run_search(spec, view)
-    except KeyboardInterrupt:
-        stop("interrupted; every finished trial is kept", ExitCode.INTERRUPTED, remedy=go_on)
+    kept, again = "every finished trial is kept", _resume_command(job)
+    with resumable(kept, again), stdout_for_results(), progress_view(stderr_console()) as view:
+        result = operations.run_search(spec, view)
     if as_json:
         print_json(result.to_dict())
     else:
@@ -96,7 +92,7 @@ def search(
         render_front(console, result)
         print_next(console, *commands_after_search(result))
     if result.interrupted:
-        stop("interrupted; every finished trial is kept", ExitCode.INTERRUPTED, remedy=go_on)
+        stop_resumable(kept, again)
     if not result.feasible:
         remedy = "widen the constraints, offer other choices, or search for longer (search.trials)"
         stop("no policy meets the constraints", ExitCode.NO_FEASIBLE_TRIAL, remedy=remedy)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from controller.cli.errors import reports_errors
+from controller.cli.errors import reports_errors, resumable
 from controller.cli.options import AsJson, checked
 from controller.cli.text import print_json, stderr_console, stdout_console, stdout_for_results
 from controller.errors import UsageError
@@ -93,7 +93,6 @@ def profile(
     from controller import operations
     from controller.cli.progress import ProgressView
     from controller.cli.render import render_profile
-    from controller.cli.signals import resumable
 
     kept = "rows that the table has by now are kept"
     with resumable(kept), stdout_for_results(), ProgressView(stderr_console()) as view:
@@ -129,7 +128,6 @@ def calibrate_table(
     from controller import operations
     from controller.cli.progress import ProgressView
     from controller.cli.render_calibration import render_calibration
-    from controller.cli.signals import resumable
 
     with resumable("the table is as it was"), stdout_for_results(), ProgressView(stderr_console()) as view:
         summary = operations.run_calibration(

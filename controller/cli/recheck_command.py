@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from controller.cli.errors import reports_errors, stop
+from controller.cli.errors import reports_errors, resumable
 from controller.cli.exit_codes import ExitCode
 from controller.cli.options import AsJson, StorageUrl, storage_or_default
 from controller.cli.registry_commands import TrackingUri, tracking_or_default
@@ -73,18 +73,15 @@ def recheck(
 
     uri = tracking_or_default(tracking_uri)
     again = Resubmission(storage=storage_or_default(storage), tracking_uri=uri, name=name) if resubmit else None
-    try:
-        with stdout_for_results(), ProgressView(stderr_console()) as view:
-            check = operations.run_model_check(
-                model,
-                NewData(source=data, input=input_column, label=label_column, examples=examples),
-                view,
-                tracking_uri=uri,
-                max_drop=max_drop,
-                resubmission=again,
-            )
-    except KeyboardInterrupt:
-        stop("interrupted; every finished trial is kept", ExitCode.INTERRUPTED, remedy="to go on: the same command")
+    with resumable("every finished trial is kept"), stdout_for_results(), ProgressView(stderr_console()) as view:
+        check = operations.run_model_check(
+            model,
+            NewData(source=data, input=input_column, label=label_column, examples=examples),
+            view,
+            tracking_uri=uri,
+            max_drop=max_drop,
+            resubmission=again,
+        )
     if as_json:
         print_json(check.to_dict())
     else:

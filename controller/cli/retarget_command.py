@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from controller.cli.errors import reports_errors, stop
-from controller.cli.exit_codes import ExitCode
+from controller.cli.errors import reports_errors, resumable
 from controller.cli.job_commands import Extrapolate
 from controller.cli.options import AsJson, StorageUrl, StudyName, checked, storage_or_default
 from controller.cli.text import print_json, stderr_console, stdout_console, stdout_for_results
@@ -111,11 +110,8 @@ def retarget(
     from controller.cli.progress import ProgressView
     from controller.cli.render_targets import render_retarget
 
-    try:
-        with stdout_for_results(), ProgressView(stderr_console()) as view:
-            report = operations.run_retarget(study, storage_or_default(storage), change, view)
-    except KeyboardInterrupt:
-        stop("interrupted; every finished trial is kept", ExitCode.INTERRUPTED, remedy="to go on: the same command")
+    with resumable("every finished trial is kept"), stdout_for_results(), ProgressView(stderr_console()) as view:
+        report = operations.run_retarget(study, storage_or_default(storage), change, view)
     if as_json:
         print_json(report.to_dict())
     else:

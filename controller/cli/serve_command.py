@@ -8,7 +8,6 @@ import typer
 
 from controller.cli.errors import reports_errors
 from controller.cli.options import AsJson
-from controller.cli.signals import interrupted_by_sigterm
 from controller.cli.text import print_json, print_lines, stderr_console, stdout_console
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def serve_local(
     )
     print_lines(stderr_console(), f"starting Ray, MLflow and the database in {folder}")
     try:
-        with interrupted_by_sigterm(), local_services(options) as running:
+        with local_services(options) as running:
             _show(running.services, as_json=as_json)
             try:
                 while True:

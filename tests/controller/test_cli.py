@@ -1,7 +1,11 @@
 """The command line as a whole: help, exit codes, messages, and the database."""
 
 import json
+import os
 import re
+import shlex
+import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -144,6 +148,36 @@ def test_errors_have_codes_and_no_traceback(serve, error, code):
     debugged = run("--debug", "front", "demo")
     assert debugged.exit_code == code
     assert "Traceback" in debugged.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("service", "arguments", "kept"),
+    [
+        ("run_retarget", ["retarget", "demo", "--batch", "8"], "every finished trial is kept"),
+        ("run_model_check", ["recheck", "models:/demo/1", "--data", "new.csv"], "every finished trial is kept"),
+        ("run_profile", ["profile", "--model", "m", "--out", "t.json"], "rows that the table has by now are kept"),
+        ("run_calibration", ["calibrate-table", "--model", "m", "--table", "t.json"], "the table is as it was"),
+    ],
+)
+def test_a_long_command_that_is_told_to_stop_says_how_to_go_on(serve, monkeypatch, service, arguments, kept, number):
+    def told(*_arguments, **_options):
+        os.kill(os.getpid(), number)
+
+    before = signal.getsignal(signal.SIGTERM)
+    serve(**{service: told})
+    monkeypatch.setattr(sys, "argv", ["paretrim", *arguments])
+    done = run(*arguments)
+    assert done.exit_code == ExitCode.INTERRUPTED, done.stderr
+    assert done.stderr.endswith(f"interrupted; {kept}\nto go on: paretrim {shlex.join(arguments)}\n")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_any_command_takes_sigterm_as_an_interruption(serve):
+    serve(load_front=lambda *_arguments, **_options: os.kill(os.getpid(), signal.SIGTERM))
+    done = run("front", "demo")
+    assert done.exit_code == ExitCode.INTERRUPTED
+    assert done.stderr == "interrupted\n"
 
 
 def test_a_message_of_an_error_is_cleaned_and_masked(serve):
