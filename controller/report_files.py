@@ -6,14 +6,12 @@ import csv
 import io
 import json
 import math
-import os
-import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from controller.latency_words import capitalised
+from controller.safe_writing import csv_cell, markdown_text, one_line, write_whole
 from controller.study_view import PointView, StudyView, number, size_text
 
 if TYPE_CHECKING:
@@ -50,8 +48,6 @@ CSV_COLUMNS = (
 )
 
 _INTERVALS = ("quality", "quality_low", "quality_high", "holdout_quality", "holdout_low", "holdout_high")
-_MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]#+!|~$])")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 def write_report_files(view: StudyView, folder: Path, details: ReportDetails | None = None) -> tuple[Path, ...]:
@@ -144,7 +140,7 @@ def report_markdown(view: StudyView) -> str:
         *_about_fidelity(view),
         "## Export",
         "",
-        "    " + _CONTROL.sub(" ", view.export_command),
+        "    " + one_line(view.export_command),
         "",
         "Any other member of the front is exported by its own number.",
     ]
@@ -160,17 +156,6 @@ def _about_fidelity(view: StudyView) -> list[str]:
         f"{markdown_text(view.task_metric)}.",
         "",
     ]
-
-
-def markdown_text(text: str) -> str:
-    """Escape a text for Markdown, HTML within it included; control characters become spaces."""
-    plain = _CONTROL.sub(" ", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _MARKDOWN_SPECIAL.sub(r"\\\1", plain)
-
-
-def csv_cell(text: str) -> str:
-    """A text that no spreadsheet takes for a formula: a quote goes before ``= + - @``, tab and carriage return."""
-    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _table(view: StudyView, points: Sequence[PointView]) -> Iterator[str]:
@@ -257,16 +242,3 @@ def _csv_rows(view: StudyView) -> Iterator[list[str]]:
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file by atomic rename; its folder exists."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

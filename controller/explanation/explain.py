@@ -16,8 +16,8 @@ from controller.job_file import anchored
 from controller.latency_words import latency_sentence, margin_of
 from controller.plots.explanation import explain_html, explain_png
 from controller.preparation import Description, describe, work_folder
-from controller.report_files import write_whole
 from controller.retargeting.target_change import TargetChange, describe_target
+from controller.safe_writing import write_whole
 from controller.storage.engine import open_database
 from controller.storage.repository import Repository
 from controller.study_summary import StudySummary, check_same_table, summarise

@@ -12,10 +12,11 @@ from controller.plots.retargeting import retarget_html, retarget_png
 from controller.preparation import PricedSpace
 from controller.progress import counted_share
 from controller.report_details import ReportDetails
-from controller.report_files import write_report_files, write_whole
+from controller.report_files import write_report_files
 from controller.retargeting.carry_over import to_score_again
 from controller.retargeting.report import PricedRow, RetargetResult
 from controller.retargeting.target_change import describe_target
+from controller.safe_writing import write_whole
 from controller.search_result import result_of
 from controller.storage.records import TrialRecord
 from controller.study_config import Origin

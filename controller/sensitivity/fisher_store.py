@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from controller.report_files import write_whole
+from controller.safe_writing import write_whole
 from evaluators.quality import stack_calls
 from workers.curvature import fisher_traces
 from workers.model import load_model

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from controller.report_files import csv_cell
 from controller.results import Record
+from controller.safe_writing import csv_cell
 
 CSV_COLUMNS = (
     "unit",

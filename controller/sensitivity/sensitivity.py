@@ -14,8 +14,8 @@ from controller.job import JobSpec
 from controller.job_file import anchored
 from controller.local_scores import LocalScores
 from controller.preparation import Description, PricedSpace, describe, price, work_folder
-from controller.report_files import write_whole
 from controller.results import EXTRAPOLATED, Progress
+from controller.safe_writing import write_whole
 from controller.samplers.choices import COSTS, ChoiceGrid, grid_of
 from controller.samplers.context import SamplerContext
 from controller.samplers.probing import Label, plan_probes, point_of

@@ -3,7 +3,7 @@
 from typing import Any
 
 from controller.plots.picture import PICTURE_COLOURS, kind_of
-from controller.report_files import markdown_text
+from controller.safe_writing import markdown_text
 from controller.study_view import PointState, PointView, StudyView
 from controller.tracking.messages import finite
 

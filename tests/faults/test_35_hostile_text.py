@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from controller.cli.app import app
 from controller.plots.front import front_html
 from controller.plots.picture import front_png
-from controller.report_files import csv_cell, front_json, report_markdown, trials_csv
+from controller.report_files import front_json, report_markdown, trials_csv
+from controller.safe_writing import csv_cell
 from controller.tracking.content import study_note
 from controller.tracking.tracker import Tracker
 from evaluators.latency.table import Entry, Fingerprint, LatencyTable, Provenance, Source
