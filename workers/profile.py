@@ -10,6 +10,7 @@ from evaluators.latency.table import LatencyTable
 from evaluators.latency.workload import Operator
 from search_spaces.units import ModelStructure
 from workers.profiling.caches import curve_operators
+from workers.profiling.other_work import OtherWork
 from workers.profiling.refinement import blocks_of
 from workers.profiling.required import grid_operators, required_operators, working_set_bytes
 from workers.profiling.sampling import ProfileBudget
@@ -78,6 +79,7 @@ def profile(
         generator=random.Random(seed),
         progress=progress or (lambda done, total: None),
         on_overrun=on_overrun or (lambda seconds: None),
+        other_work=OtherWork(),
     )
     with pinned(threads):
         session.refine(blocks_of(wanted))

@@ -92,13 +92,13 @@ def resumable(kept: str, again: str | None = None) -> Iterator[None]:
     """End a command that is interrupted with what is kept, and with the command that goes on.
 
     Args:
-        kept: What is kept of the work, a clause.
+        kept: What is kept of the work, a clause; what the interruption says itself goes before.
         again: The command that goes on; None for the same one.
     """
     try:
         yield
-    except KeyboardInterrupt:
-        stop_resumable(kept, again)
+    except KeyboardInterrupt as interruption:
+        stop_resumable(str(interruption) or kept, again)
 
 
 def stop_resumable(kept: str, again: str | None = None) -> NoReturn:

@@ -94,8 +94,7 @@ def profile(
     from controller.cli.progress import ProgressView
     from controller.cli.render import render_profile
 
-    kept = "rows that the table has by now are kept"
-    with resumable(kept), stdout_for_results(), ProgressView(stderr_console()) as view:
+    with resumable("no row was measured"), stdout_for_results(), ProgressView(stderr_console()) as view:
         if job is not None:
             summary = operations.run_space_profile(job, view, out=out, minutes=budget_minutes)
         else:

@@ -192,7 +192,7 @@ def render_profile(console: Console, summary: ProfileSummary) -> None:
         print_lines(
             console,
             f"correction fitted on {summary.correction_models} whole models; error on models left out: "
-            f"{summary.correction_error_pct:.1f} % (median)",
+            f"{summary.correction_error_pct:.1f} % (median), {summary.correction_max_error_pct:.1f} % (largest)",
         )
     for note in summary.notes:
         print_lines(console, f"note: {note}", style="yellow")

@@ -13,7 +13,7 @@ def render_calibration(console: Console, summary: CalibrationSummary) -> None:
             model.name,
             format_ms(model.measured_ms),
             format_ms(model.predicted_ms),
-            f"{model.error_pct:.1f} %",
+            f"{100 * (model.predicted_ms / model.measured_ms - 1):+.1f} %",
             "" if model.left_out else "seen by the fit",
         )
         for model in summary.models

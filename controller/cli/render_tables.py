@@ -51,9 +51,16 @@ def _fields(console: Console, title: str, fields: Mapping[str, Any]) -> None:
     indent = " " * (len(title) - len(title.lstrip()) + 2)
     print_lines(console, title)
     for name, value in fields.items():
-        if value not in (None, [], 0):
-            text = ", ".join(str(part) for part in value) if isinstance(value, list) else str(value)
-            print_lines(console, f"{indent}{name}: {text}")
+        if value not in (None, [], {}, 0):
+            print_lines(console, f"{indent}{name}: {_words(value)}")
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_words(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        return ", ".join(_words(part) for part in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _corrections(console: Console, report: TableReport) -> None:

@@ -31,6 +31,7 @@ from evaluators.latency.workload import Workload
 from search_spaces.space import SpaceConfig, build_space
 from workers.model import ModelConfig, load_structure
 from workers.profile import grid_operators, required_operators
+from workers.profiling.session import CHUNK
 from workers.targets import TARGETS, TargetConfig
 from workers.trial import workload_of
 
@@ -161,8 +162,19 @@ def _measure(request: TableRequest, on_progress: OnProgress) -> ProfileSummary:
     started = time.monotonic()
     check_writable(request.out)
     before = load_table(request.out) if request.out.exists() else None
-    table = measure_table(request, _stages(on_progress, started), waits=False)
+    try:
+        table = measure_table(request, _stages(on_progress, started), waits=False)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_kept(request.out, before)) from None
     return _summary(request, table, before, seconds=time.monotonic() - started)
+
+
+def _kept(out: Path, before: LatencyTable | None) -> str:
+    """What a profile that is interrupted leaves."""
+    rows = len(load_table(out).entries) if out.exists() else 0
+    added = rows - (len(before.entries) if before else 0)
+    groups = f"rows are saved in groups of up to {CHUNK}, and none of an unfinished group"
+    return f"{added} rows of this run are kept, {rows} in all; {groups}"
 
 
 def _stages(on_progress: OnProgress, started: float) -> OnStage:
@@ -188,6 +200,7 @@ def _summary(
         spread=statistics.median(spreads) if spreads else None,
         correction_models=0 if fit is None else fit.models,
         correction_error_pct=None if fit is None else fit.median_error_pct,
+        correction_max_error_pct=None if fit is None else fit.max_error_pct,
         notes=(
             *table.provenance.notes,
             *trust_notes(table, request.space, request.workload),

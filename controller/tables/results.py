@@ -24,6 +24,7 @@ class ProfileSummary(Record):
         spread: Median relative spread of the repeats.
         correction_models: Whole models that the workload's correction was fitted on; 0 where there is none.
         correction_error_pct: Median error on models left out of that fit, in per cent.
+        correction_max_error_pct: The largest, likewise.
         notes: What the profiler noted about the machine.
         seconds: Wall time.
     """
@@ -37,6 +38,7 @@ class ProfileSummary(Record):
     spread: float | None = None
     correction_models: int = 0
     correction_error_pct: float | None = None
+    correction_max_error_pct: float | None = None
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
 

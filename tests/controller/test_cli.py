@@ -156,7 +156,7 @@ def test_errors_have_codes_and_no_traceback(serve, error, code):
     [
         ("run_retarget", ["retarget", "demo", "--batch", "8"], "every finished trial is kept"),
         ("run_model_check", ["recheck", "models:/demo/1", "--data", "new.csv"], "every finished trial is kept"),
-        ("run_profile", ["profile", "--model", "m", "--out", "t.json"], "rows that the table has by now are kept"),
+        ("run_profile", ["profile", "--model", "m", "--out", "t.json"], "no row was measured"),
         ("run_calibration", ["calibrate-table", "--model", "m", "--table", "t.json"], "the table is as it was"),
     ],
 )

@@ -3,12 +3,15 @@
 from collections.abc import Iterable, Sequence
 
 from evaluators.latency.table import Entry, LatencyTable
+from workers.profiling.other_work import OtherWork
 from workers.profiling.sampling import CLOCK_TOLERANCE, Reference, Samples
 
 NOISY_SPREAD = 0.25
 """Spread of an operator's undisturbed times, relative to them, from which it counts as noisy."""
 NOISY_SHARE = 0.2
 """Share of noisy operators from which the machine counts as noisy."""
+BUSY_SHARE = 0.15
+"""Share of the CPUs that other work keeps busy from which it is told of."""
 _NOISY = "the machine is noisy: "
 _UNVERIFIED = "the time for profiling was over before interpolation between widths was tried everywhere: "
 
@@ -60,6 +63,20 @@ def pace_note(taken: Sequence[Samples], reference: Reference) -> tuple[str, ...]
         f"the machine changed its speed for good or for a while: {measured} of {total} operators were measured while "
         f"{reference.operator} took {least:.2f} to {most:.2f} times its undisturbed {usual_ms:.3g} ms, so that rows "
         "do not compare; hold the clocks fixed and profile again into a new file",
+    )
+
+
+def company_note(other_work: OtherWork | None) -> tuple[str, ...]:
+    """Return a note where other work kept CPUs busy meanwhile, else nothing.
+
+    Cores share caches and memory, so that it moves times that no round shows as disturbed.
+    """
+    busy = None if other_work is None else other_work.busy_cpus()
+    if other_work is None or busy is None or busy <= BUSY_SHARE * other_work.cpus:
+        return ()
+    return (
+        f"other work kept {busy:.1f} of {other_work.cpus} CPUs busy while rows were measured, so that times may be "
+        "some per cent too long; end it and profile again into a new file for surer times",
     )
 
 

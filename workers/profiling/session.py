@@ -16,7 +16,17 @@ from evaluators.latency.table import Entry, ForeignTableError, LatencyTable, Pro
 from evaluators.latency.workload import Operator, OperatorKind
 from search_spaces.units import ModelStructure
 from workers.profiling.caches import REACHES, measure_curves
-from workers.profiling.notes import changed_since, clock_note, cut_note, lasting, noise_note, pace_note, unverified_note
+from workers.profiling.notes import (
+    changed_since,
+    clock_note,
+    company_note,
+    cut_note,
+    lasting,
+    noise_note,
+    pace_note,
+    unverified_note,
+)
+from workers.profiling.other_work import OtherWork
 from workers.profiling.refinement import Block
 from workers.profiling.required import working_set_bytes
 from workers.profiling.sampling import MIN_ROUNDS, ProfileBudget, Reference, Samples, sample_rounds
@@ -49,6 +59,7 @@ class ProfileSession:
         progress: Called after every sample.
         on_overrun: Called at most once, where two rounds of all that was asked for take longer than the budget; what
             that is based on is the time of the first chunk.
+        other_work: Watches what else the CPUs do; None watches nothing.
 
     Raises:
         ForeignTableError: `out` holds a table of another target, device, runtime or number of threads.
@@ -67,6 +78,7 @@ class ProfileSession:
         generator: random.Random,
         progress: Progress,
         on_overrun: OnOverrun = lambda seconds: None,
+        other_work: OtherWork | None = None,
     ) -> None:
         self._device = device
         self._structure = structure
@@ -76,6 +88,7 @@ class ProfileSession:
         self._generator = generator
         self._progress = progress
         self._on_overrun = on_overrun
+        self._other_work = other_work
         self._reference = Reference(reference, working_set_bytes(structure, reference.format))
         self._table = _existing(out, device, target)
         self._started = time.monotonic()
@@ -245,7 +258,12 @@ class ProfileSession:
         if not self._taken:
             return ()
         about = (self._taken, self._reference)
-        return (*clock_note(*about), *pace_note(*about), *cut_note(self._taken, self._budget.rounds))
+        return (
+            *clock_note(*about),
+            *pace_note(*about),
+            *cut_note(self._taken, self._budget.rounds),
+            *company_note(self._other_work),
+        )
 
 
 def reference_of(operators: Sequence[Operator], base_format: str) -> Operator:

@@ -90,8 +90,15 @@ def time_models(
                 rounds_ms[index].append(models[index].sample(runs=runs))
                 done += 1
                 if progress is not None:
-                    progress(done, max(rounds * len(models), done))
+                    progress(done, _expected(done, rounds * len(models), time.monotonic() - start, spread_s, late))
     return [undisturbed_ms([x for times_ms in found for x in times_ms]) for found in rounds_ms]
+
+
+def _expected(done: int, least: int, elapsed_s: float, spread_s: float, late: float | None) -> int:
+    """Samples in all, as far as it is known: passes go on for a time that is known where nothing limits it."""
+    if late is not None or elapsed_s <= 0:
+        return max(least, done)
+    return max(least, done, round(done * spread_s / elapsed_s))
 
 
 def measure_correction(

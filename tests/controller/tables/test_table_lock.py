@@ -196,7 +196,8 @@ def test_a_terminated_profile_says_how_to_go_on_and_leaves_no_scratch(job: Path,
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == ExitCode.INTERRUPTED, errors
-    assert "interrupted; rows that the table has by now are kept" in errors
+    rows = len(load_table(tmp_path / "t.json").entries)
+    assert f"interrupted; {rows} rows of this run are kept, {rows} in all; rows are saved in groups of up to" in errors
     assert f"to go on: {shlex.join(['paretrim', *map(str, words)])}" in errors
     assert not list(scratch.glob("paretrim-correction-*"))
     assert not lock_file(tmp_path / "t.json").exists()

@@ -57,12 +57,18 @@ def test_rounds_go_on_for_a_time(monkeypatch: pytest.MonkeyPatch, spread_s: floa
     now = [100.0]
     monkeypatch.setattr(whole.time, "monotonic", lambda: now[0])
 
-    def a_second_goes_by(*_: int) -> None:
+    told: list[tuple[int, int]] = []
+
+    def a_second_goes_by(done: int, total: int) -> None:
+        told.append((done, total))
         now[0] += 1.0
 
     model = Scripted([], 1.0)
     time_models([model], threads=1, rounds=9, runs=2, spread_s=spread_s, progress=a_second_goes_by)
     assert model.taken == rounds
+    # From the second sample on it is known how long one takes, and so how many there will be.
+    assert all(rounds <= total <= 2 * rounds for _, total in told[1:])
+    assert told[-1][1] <= rounds + 1
 
 
 def test_models_that_are_hardly_ever_undisturbed_are_timed_oftener() -> None:
