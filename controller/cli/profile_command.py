@@ -47,6 +47,12 @@ def _above_0(minutes: float | None) -> float | None:
 DEFAULT_TASK = "text-classification"
 
 
+BudgetMinutes = Annotated[
+    float | None,
+    typer.Option("--budget-minutes", help="Time for all of it, about.", show_default="no limit", callback=_above_0),
+]
+
+
 @reports_errors
 def profile(
     model: Model = None,
@@ -67,10 +73,7 @@ def profile(
     threads: Annotated[
         int | None, typer.Option("--threads", help="Threads of the runtime.", show_default="the job's, or 1")
     ] = None,
-    budget_minutes: Annotated[
-        float | None,
-        typer.Option("--budget-minutes", help="Time for all of it, about.", show_default="no limit", callback=_above_0),
-    ] = None,
+    budget_minutes: BudgetMinutes = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure on this machine what a job's space, or a model, can reach, and write a latency table.
@@ -115,6 +118,7 @@ def calibrate_table(
     revision: Revision = None,
     batch: Batch = None,
     sequence_length: SequenceLength = None,
+    budget_minutes: BudgetMinutes = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure whole models end to end, fit the table's correction on them, and say how wrong predictions are."""
@@ -130,7 +134,13 @@ def calibrate_table(
 
     with resumable("the table is as it was"), stdout_for_results(), ProgressView(stderr_console()) as view:
         summary = operations.run_calibration(
-            table, view, job=job, model=model_config, batch=batch or 1, sequence_length=sequence_length
+            table,
+            view,
+            job=job,
+            model=model_config,
+            batch=batch or 1,
+            sequence_length=sequence_length,
+            minutes=budget_minutes,
         )
     if as_json:
         print_json(summary.to_dict())

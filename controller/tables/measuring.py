@@ -91,8 +91,7 @@ def _measure_missing(request: TableRequest, on_stage: OnStage) -> LatencyTable:
     policies = _policies(request, table)
     if len(policies) < FEWEST_POLICIES:
         return table
-    late = None if request.minutes is None else started + 60 * request.minutes
-    return _fit(request, table, policies, on_stage, late=late)
+    return _fit(request, table, policies, on_stage, late=_late(request, started))
 
 
 def holds(request: TableRequest, table: LatencyTable, *, grew: bool) -> bool:
@@ -129,6 +128,7 @@ def calibrate(request: TableRequest, table: LatencyTable, on_stage: OnStage) -> 
         ForeignTableError: The table is of another device, runtime, number of threads or target.
         MissingEntryError: The table lacks an operator of the space.
     """
+    late = _late(request, time.monotonic())
     check_available(request.target)
     here = DEVICES.get(request.target.name)(request.target.threads).fingerprint()
     check_fingerprint(table, here, target=request.target.name)
@@ -141,7 +141,7 @@ def calibrate(request: TableRequest, table: LatencyTable, on_stage: OnStage) -> 
             f"a correction is fitted on two or more policies; the space has {len(policies)}; offer more "
             "keep ratios or formats, or name the model without a job (--model), whose default space is taken"
         )
-    return _fit(request, table, policies, on_stage)
+    return _fit(request, table, policies, on_stage, late=late)
 
 
 def _fit(
@@ -150,7 +150,7 @@ def _fit(
     policies: Mapping[str, Policy],
     on_stage: OnStage,
     *,
-    late: float | None = None,
+    late: float | None,
 ) -> LatencyTable:
     """Measure policies end to end, fit the correction and save the table; `late` is when time is over."""
     from workers.whole_models import export_whole_models
@@ -184,6 +184,11 @@ def _fit(
         )
     table.save(request.out)
     return table
+
+
+def _late(request: TableRequest, started: float) -> float | None:
+    """When a request's time is over, in monotonic seconds."""
+    return None if request.minutes is None else started + 60 * request.minutes
 
 
 def _profile(request: TableRequest, wanted: Iterable[Operator], on_stage: OnStage) -> LatencyTable:

@@ -100,6 +100,7 @@ def run_calibration(
     model: ModelConfig | None = None,
     batch: int = 1,
     sequence_length: int | None = None,
+    minutes: float | None = None,
 ) -> CalibrationSummary:
     """Measure whole models end to end, and fit a table's correction for a workload on them.
 
@@ -110,6 +111,7 @@ def run_calibration(
         model: The model, in place of a job: all formats with kernels here, and the space's default widths.
         batch: Examples in one call, without a job.
         sequence_length: Tokens of an example, without a job; None where the model fixes them.
+        minutes: Time for all of it, about; None has no limit.
 
     Raises:
         HeldError: Another process measures the table.
@@ -117,7 +119,7 @@ def run_calibration(
     """
     started = time.monotonic()
     check_writable(table)
-    request = _calibrated_by(table, job, model, batch, sequence_length)
+    request = replace(_calibrated_by(table, job, model, batch, sequence_length), minutes=minutes)
     check_folder(table)
     with measuring_alone(table, waits=False, on_wait=lambda words: None):
         # Whoever measured it until now may have changed it.

@@ -160,21 +160,24 @@ def test_options_are_checked_before_anything_heavy(asked, job: Path) -> None:
 
 @pytest.mark.parametrize("minutes", [0, -1, "nan"])
 def test_a_time_of_nothing_is_refused(asked, job: Path, minutes: object) -> None:
-    done = run("profile", "--space", job, "--budget-minutes", minutes)
-    assert done.exit_code == ExitCode.USAGE
-    assert "minutes are above 0; got" in done.stderr
+    for command in (("profile",), ("calibrate-table", "--table", "t.json")):
+        done = run(*command, "--space", job, "--budget-minutes", minutes)
+        assert done.exit_code == ExitCode.USAGE
+        assert "minutes are above 0; got" in done.stderr
     assert asked == []
 
 
 def test_a_calibration_takes_a_job_or_a_model(asked, job: Path) -> None:
     assert run("calibrate-table", "--table", "t.json", "--space", job).exit_code == 0
-    assert run("calibrate-table", "--table", "t.json", "--model", "m", "--sequence-length", 8).exit_code == 0
+    words = ("--model", "m", "--sequence-length", 8, "--budget-minutes", 2)
+    assert run("calibrate-table", "--table", "t.json", *words).exit_code == 0
     (_, (first, _), by_job), (_, (second, _), by_model) = asked
     assert first == second == Path("t.json")
     assert by_job["job"].name == "demo"
     assert by_job["model"] is None
     assert (by_model["job"], by_model["model"].id) == (None, "m")
     assert (by_model["batch"], by_model["sequence_length"]) == (1, 8)
+    assert (by_job["minutes"], by_model["minutes"]) == (None, 2)
     done = run("calibrate-table", "--table", "t.json")
     assert done.exit_code == ExitCode.USAGE
     assert "--model or --space JOB" in done.stderr

@@ -18,6 +18,7 @@ from evaluators.latency.table import CorrectionBasis, Fingerprint, ForeignTableE
 from search_spaces.space import SpaceConfig, build_space
 from workers import profile as profile_module
 from workers.profile import ProfileBudget, required_operators
+from workers.profiling.whole import MIN_ROUNDS
 from workers.trial import space_of, workload_of
 
 FIT = Correction(scale=1.1, overhead_ms=0.1, models=5, median_error_pct=1.0, max_error_pct=2.0)
@@ -67,6 +68,11 @@ def test_a_table_is_calibrated_anew(quick, job: JobSpec) -> None:
     assert names > {"dense", "smallest"}
     assert len(names) == 3
     assert len(load_table(path).corrections) == 1
+    # With no time at all each model is timed the fewest rounds that there are.
+    stages: list[str] = []
+    hasty = run_calibration(path, lambda progress: stages.append(progress.stage), job=job, minutes=1e-6)
+    assert {model.name for model in hasty.models} == names
+    assert sum(stage.startswith("timing whole models") for stage in stages) == MIN_ROUNDS * len(names)
 
 
 @pytest.mark.slow
