@@ -174,10 +174,9 @@ def _rows(here: Breakdown, dense: Breakdown, policy: Policy, groups: dict[str, i
     for now, before in zip(here.parts, dense.parts, strict=True):
         name = now.name or "outside units"
         choice = choice_text(policy[now.name], groups[now.name]) if now.name else ""
-        yield row(name, now.table_ms, before.table_ms, choice=choice)
+        yield row(name, now.latency_ms, before.latency_ms, choice=choice)
         for sort, (now_ms, before_ms) in _by_sort(now, before).items():
             yield row(name, now_ms, before_ms, operator=sort)
-    yield row("correction", here.correction_ms, dense.correction_ms)
     yield row("overhead of a call", here.overhead_ms, dense.overhead_ms)
     yield row("total", here.latency_ms, dense.latency_ms)
 
@@ -187,7 +186,7 @@ def _by_sort(now: PartTime, before: PartTime) -> dict[str, tuple[float, float]]:
     found: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for place, part in enumerate((now, before)):
         for time in part.operators:
-            found[_sort(time.operator)][place] += time.table_ms
+            found[_sort(time.operator)][place] += time.latency_ms
     return {sort: (times[0], times[1]) for sort, times in found.items()}
 
 

@@ -15,10 +15,10 @@ class TimeRow(Record):
     """A unit, the operators of one sort in it, or what no operator explains.
 
     Attributes:
-        name: Name of the unit, "outside units", "correction", "overhead of a call" or "total".
+        name: Name of the unit, "outside units", "overhead of a call" or "total".
         operator: What is computed; None for the whole unit.
         choice: The policy's choice of the unit in words; empty for what is no unit.
-        latency_ms: Time by the table in the policy.
+        latency_ms: Time inside the policy, corrected as its predicted latency is.
         share: Share of the policy's predicted latency.
         dense_ms: The same in the dense model.
         dense_share: Share of the dense model's predicted latency.
@@ -71,7 +71,7 @@ class ExplainReport(Record):
         dense_ms: Predicted latency of the dense model.
         size_ratio: Bytes over those of the dense model.
         tolerance: Relative difference of times that counts as none.
-        rows: Units with their operators, then what lies outside, correction, overhead and total.
+        rows: Units with their operators, then what lies outside, overhead and total.
         findings: Choices that buy no time.
         verdict: What is to be said of the choices where there are no such findings, or not of all units; else empty.
         untold: Units whose other choices the table can't price.

@@ -34,20 +34,25 @@ def sentences_of(name: str, here: Breakdown, dense: Breakdown, *, size_ratio: fl
     yield f"{name} has {size_ratio:.2f} of the dense model's bytes and takes {ratio:.2f} of its time"
     if ratio > size_ratio:
         yield "it is smaller than it is fast: bytes go down with every weight, time only with what kernels have to do"
-    fixed_ms = here.outside.corrected_ms + here.overhead_ms
-    dense_fixed_ms = dense.outside.corrected_ms + dense.overhead_ms
+    fixed_ms = here.outside.latency_ms + here.overhead_ms
+    dense_fixed_ms = dense.outside.latency_ms + dense.overhead_ms
     yield (
         f"{fixed_ms:.3g} ms lie outside units or are the call itself, where no choice of a unit counts: "
         f"{fixed_ms / here.latency_ms:.0%} of its time, {dense_fixed_ms / dense.latency_ms:.0%} of the dense model's"
     )
-    yield _fall("products with weights", here.table_ms_of(PRODUCTS), dense.table_ms_of(PRODUCTS))
-    others = _fall("everything else in the table", here.table_ms_of(_OTHERS), dense.table_ms_of(_OTHERS))
+    yield _fall("products with weights", here.latency_ms_of(PRODUCTS), dense.latency_ms_of(PRODUCTS))
+    others = _fall("all other operators", here.latency_ms_of(_OTHERS), dense.latency_ms_of(_OTHERS))
     yield f"{others}: no format makes that faster, and pruning only in part"
-    recoding_ms = here.table_ms_of(PAIRS)
+    recoding_ms = here.latency_ms_of(PAIRS)
     if recoding_ms > 0:
         yield (
             f"changing between float and integer takes {recoding_ms:.3g} ms, {recoding_ms / here.latency_ms:.0%} of "
             "its time, which the dense model does not do"
+        )
+    if here.correction_ms:
+        yield (
+            f"all these times are those inside a whole model, {here.correction_ms:+.3g} ms against the operators by "
+            "themselves"
         )
 
 

@@ -12,6 +12,7 @@ from controller.errors import UsageError
 from controller.explanation.explain import run_explain
 from controller.explanation.report import ExplainReport
 from controller.job import parse_job
+from controller.policy_report import load_policy
 from controller.preparation import describe
 from controller.results import FOREIGN_TABLE
 from controller.retargeting.target_change import TargetChange
@@ -77,11 +78,12 @@ def explain(tiny_image: "TinyJob", tmp_path: Path) -> Explain:
             )
             for number, (name, each) in enumerate(policies.items())
         ]
+        space = {"units": {unit.name: {"groups": unit.groups} for unit in description.structure.units}}
         Repository(open_database(job.storage)).create_study(
             name="tiny",
             job_digest="",
             job=job.public_dict(),
-            fixed_json=json.dumps({"evaluation": "e", "target": changed.checksum, "job": {}, "space": {}}),
+            fixed_json=json.dumps({"evaluation": "e", "target": changed.checksum, "job": {}, "space": space}),
             space_digest="",
             objectives=["quality", "latency_ms"],
             trials=trials,
@@ -107,14 +109,37 @@ def test_rows_add_up_to_the_prediction(tiny_image: "TinyJob", explain: Explain) 
         assert not operators or sum(operators) == pytest.approx(part.latency_ms)
     by_name = {row.name: row for row in parts}
     assert by_name["overhead of a call"].latency_ms == 0.01
-    uncorrected = sum(row.latency_ms for row in parts[:-2])
-    assert by_name["correction"].latency_ms == pytest.approx(0.5 * uncorrected)
     assert by_name["layer.1.feed_forward"].latency_ms == 0
     assert report.low_ms is not None
     assert report.low_ms < report.latency_ms
     assert "90 % of measured times are expected within" in report.sentences[-1]
     assert " ms)" in report.files[0].read_text().split("predicted latency")[1][:60]
     assert "2 of 4, w8a8" in by_name["layer.0.attention"].choice
+
+
+def test_sentences_and_the_strip_of_the_policy_say_what_the_rows_say(
+    tiny_image: "TinyJob", explain: Explain, tmp_path: Path
+) -> None:
+    report = explain(policy_of(tiny_image, **{"layer.0.attention": Choice(2, "w8a8")}))
+    rows = {row.name: row for row in report.rows if row.operator is None}
+    strips = load_policy("tiny", f"sqlite:///{tmp_path}/paretrim.db", trial=1).units
+    assert strips
+    for strip in strips:
+        assert strip.latency_ms == pytest.approx(rows[strip.name].latency_ms)
+        assert strip.latency_share == pytest.approx(rows[strip.name].share)
+
+    said = " / ".join(report.sentences)
+
+    def ms(pattern: str) -> float:
+        found = re.search(pattern.replace("MS", r"([\d.e+-]+) ms"), said)
+        assert found is not None, said
+        return float(found[1])
+
+    outside, call = rows["outside units"], rows["overhead of a call"]
+    assert ms("MS lie outside units") == pytest.approx(outside.latency_ms + call.latency_ms, rel=0.01)
+    sorts = ("products with weights: MS", "all other operators: MS", "float and integer takes MS")
+    assert sum(map(ms, sorts)) + call.latency_ms == pytest.approx(report.latency_ms, rel=0.01)
+    assert ms("whole model, MS against") == pytest.approx((report.latency_ms - call.latency_ms) / 3, rel=0.01)
 
 
 def test_a_table_without_a_correction_has_no_interval(tiny_image: "TinyJob", explain: Explain) -> None:
