@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from controller.explanation.report import Finding
 from evaluators.latency.breakdown import Breakdown
@@ -19,6 +19,12 @@ _OTHERS = frozenset(OperatorKind) - PRODUCTS - PAIRS
 def choice_text(choice: Choice, groups: int) -> str:
     """A choice in words: "keep 6 of 12, w8a8"."""
     return f"keep {choice.keep} of {groups}, {choice.format}" if choice.keep else "left out"
+
+
+def names_text(names: Sequence[str]) -> str:
+    """The first few of some names: "a, b, c and 2 more"."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"
 
 
 def sentences_of(name: str, here: Breakdown, dense: Breakdown, *, size_ratio: float) -> Iterator[str]:
@@ -102,11 +108,9 @@ def verdict_of(found: IdleChoices, *, is_dense: bool) -> str:
     if is_dense and not found.idle:
         return "the dense model leaves nothing out and keeps its format: it has made no choice that could buy time"
     if found.untold:
-        names = ", ".join(found.untold[:_NAMED])
-        more = f" and {len(found.untold) - _NAMED} more" if len(found.untold) > _NAMED else ""
         return (
             f"whether {'all other choices buy' if found.idle else 'every choice buys'} time is not known: the table "
-            f"can't price what else could be chosen for {names}{more}"
+            f"can't price what else could be chosen for {names_text(found.untold)}"
         )
     return "" if found.idle else "every choice of the policy buys time on this target"
 

@@ -36,6 +36,7 @@ def explain_html(report: ExplainReport) -> str:
     title = html.escape(_title(report))
     lines = [*_warnings(report), *report.sentences, *(finding.sentence for finding in report.findings)]
     lines += [report.verdict] if report.verdict else []
+    lines += [saving.sentence for saving in report.savings]
     listed = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
     sorts = _sorts(report)
     key = "".join(
