@@ -163,12 +163,25 @@ class MetricCheck(Record):
     high: float
 
 
+def policy_label(name: str, trial: int | None, *, knee: bool) -> str:
+    """A policy as tables show it: "trial 17 (knee)", "keep 1, w8a8 (trial 2)".
+
+    Args:
+        name: Name for people.
+        trial: Number by which the commands know it; None where there is none.
+        knee: Whether the front bends most there.
+    """
+    marks = [] if trial is None or name == f"trial {trial}" else [f"trial {trial}"]
+    marks += ["knee"] if knee else []
+    return f"{name} ({', '.join(marks)})" if marks else name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontRow(Record):
     """A policy and its scores: a member of the front, or a baseline.
 
     Attributes:
-        trial: Number of the trial; None for a baseline.
+        trial: Number by which the commands know it; baselines have one too.
         name: Name for people ("trial 17", "dense", "keep 0.5, w8a8").
         policy_digest: Identity of the policy.
         quality: Metric on the search split; larger is better.
@@ -206,6 +219,11 @@ class FrontRow(Record):
     feasible: bool = True
     knee: bool = False
     taken_over: bool = False
+
+    @property
+    def label(self) -> str:
+        """The name, with the trial's number where it is another one, and a word where the front bends most."""
+        return policy_label(self.name, self.trial, knee=self.knee)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -150,8 +150,7 @@ def _rows(console: Console, title: str, result: SearchResult, rows: Sequence[Fro
     lines = []
     for row in rows:
         gap = "" if row.search_gap is None else f"{row.search_gap:+.4f}"
-        name = f"{row.name} (knee)" if row.knee else row.name
-        line = [name, f"{row.quality:.4f}", *([_holdout(row), gap] if with_holdout else [])]
+        line = [row.label, f"{row.quality:.4f}", *([_holdout(row), gap] if with_holdout else [])]
         line += [_holdout_metric(row)] if with_metric else []
         line += [format_ms(row.latency_ms), f"{row.latency_ratio:.2f}x", format_size(row.size_bytes)]
         line += [further[heading](row) for heading in further]

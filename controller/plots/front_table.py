@@ -45,7 +45,7 @@ def _heads(result: SearchResult) -> tuple[str, ...]:
 
 def _row(row: FrontRow, *, on_front: bool) -> str:
     cells = (
-        f"{row.name} (knee)" if row.knee else row.name,
+        row.label,
         f"{row.quality:.4f}",
         "" if row.holdout_quality is None else f"{row.holdout_quality:.4f}",
         f"{number(row.latency_ms)} ms",
