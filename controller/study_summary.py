@@ -84,6 +84,13 @@ class StudySummary:
         return [member for trial in self.trials if (member := front_member(trial)) is not None]
 
     @cached_property
+    def baselines(self) -> list[FrontMember]:
+        """The dense model and the uniform policies, in their order, as far as they are scored."""
+        scored = {member.policy_digest: member for member in reversed(self.members)}
+        planned = (trial.policy.digest for trial in self.trials if trial.role is TrialRole.BASELINE)
+        return [scored[digest] for digest in planned if digest in scored]
+
+    @cached_property
     def dense(self) -> FrontMember | None:
         """The dense model; None before it is scored, or where it is no better than chance."""
         found = next((member for member in self.members if member.number == 0), None)

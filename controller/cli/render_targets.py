@@ -18,7 +18,7 @@ def render_retarget(console: Console, report: RetargetResult) -> None:
             format_ms(row.latency_before_ms),
             "no kernels" if row.latency_ms is None else format_ms(row.latency_ms),
             format_size(row.size_bytes),
-            "yes" if row.on_front else "no",
+            row.on_front_text,
         )
         for row in report.before
     ]

@@ -34,6 +34,11 @@ class PricedRow(Record):
     here: int | None = None
     on_front: bool = False
 
+    @property
+    def on_front_text(self) -> str:
+        """Whether it is on the front there, and as which trial."""
+        return f"yes, trial {self.here}" if self.on_front else "no"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetargetResult(Record):

@@ -209,11 +209,12 @@ def _score(move: _Move, stages: Stages) -> StudyRecord:
     record = open_record(config, repository, lambda: move.carried.trials)
     left = move.evaluations - sum(is_new(trial, link) for trial in trials)
     again = to_score_again(trials, job.objectives, job.constraints, config.chance_quality, most=left)
+    baselines = {trial.policy.digest: trial.name for trial in trials if trial.role is TrialRole.BASELINE}
     for number, policy in enumerate(again, start=len(trials)):
         waiting = TrialRecord(
             number=number,
             role=TrialRole.TRIAL,
-            name=f"trial {number}",
+            name=baselines.get(policy.digest, f"trial {number}"),
             policy=policy,
             state=TrialState.WAITING,
             costs=move.priced.costs.costs(policy),
