@@ -15,6 +15,7 @@ from controller.record import Record
 from controller.storage.engine import open_database
 from controller.storage.repository import Repository
 from controller.study_summary import StudySummary, summarise
+from controller.trial_counts import TrialCounts
 
 _OF_ANY_WORKLOAD = (Objective.QUALITY, Objective.SIZE_BYTES)
 """What does not depend on how many examples and tokens a call has."""
@@ -29,7 +30,8 @@ class ComparedFront(Record):
     Attributes:
         study: Name of the study.
         members: Members of its front.
-        trials: Trials with an outcome.
+        trials: Proposals of the sampler with an outcome, probes and baselines apart.
+        counts: All finished trials by what became of them.
         hypervolume: What the front covers from the common reference point, in units of that point; None where the
             fronts have no cost that compares.
         coverage: Share of the other front's members that a member of this one dominates or equals, 0 to 1; None
@@ -44,6 +46,7 @@ class ComparedFront(Record):
     study: str
     members: int
     trials: int
+    counts: TrialCounts
     hypervolume: float | None
     coverage: float | None
     dense_quality: float
@@ -188,7 +191,8 @@ def _compared(
     return ComparedFront(
         study=own.record.name,
         members=len(own.front),
-        trials=sum(trial.state.is_finished for trial in own.trials),
+        trials=own.counts.trials,
+        counts=own.counts,
         hypervolume=volume,
         coverage=coverage,
         dense_quality=dense.quality,

@@ -9,6 +9,7 @@ from controller.hardware_note import hardware_note
 from controller.record import SCHEMA_VERSION as SCHEMA_VERSION
 from controller.record import Record as Record
 from controller.registry.report import RegisteredVersion
+from controller.trial_counts import TrialCounts
 
 EXTRAPOLATED = (
     "operators lie outside what the latency table was measured for, and were extrapolated: good for planning only"
@@ -39,8 +40,9 @@ class Progress(Record):
 
     Attributes:
         stage: What is going on ("profiling", "calibrating", "searching", "scoring the front on the holdout").
-        trials_done: Trials with an outcome, failures included.
-        trials_total: Trials that the job asks for; 0 while that means nothing.
+        trials_done: Trials with an outcome, failures and baselines included; a part of the examples counts its share.
+        trials_total: Trials that the job asks for, and baselines; 0 while that means nothing.
+        baselines: How many of these are baselines.
         failed: Trials that failed.
         front_size: Members of the front.
         hypervolume: Hypervolume of the front; None before it is known.
@@ -55,6 +57,7 @@ class Progress(Record):
     stage: str
     trials_done: int = 0
     trials_total: int = 0
+    baselines: int = 0
     failed: int = 0
     front_size: int = 0
     hypervolume: float | None = None
@@ -64,6 +67,12 @@ class Progress(Record):
     front: tuple[FrontPoint, ...] = ()
     failures: Mapping[str, int] = field(default_factory=dict)
     examples_done: int = 0
+
+    @property
+    def trials_text(self) -> str:
+        """Trials done and to do in words: "30/72 trials (12 of them baselines)"."""
+        baselines = f" ({self.baselines} of them baselines)" if self.baselines else ""
+        return f"{self.trials_done}/{self.trials_total} trials{baselines}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,7 +278,8 @@ class SearchResult(Record):
         front: Policies that none dominates, by falling latency.
         baselines: The dense model, then the uniform policies.
         least_violating: Where nothing is feasible: the policies that come closest.
-        trials_done: Trials with an outcome.
+        trials_done: Proposals of the sampler with an outcome, probes and baselines apart.
+        counts: All finished trials by what became of them; None where that was not counted.
         hypervolume: Hypervolume of the front; None where there is none.
         reference: The point that the hypervolume is measured from, by objective: quality of guessing, and the dense
             model's costs.
@@ -299,6 +309,7 @@ class SearchResult(Record):
     baselines: tuple[FrontRow, ...] = ()
     least_violating: tuple[FrontRow, ...] = ()
     trials_done: int = 0
+    counts: TrialCounts | None = None
     hypervolume: float | None = None
     reference: Mapping[str, float] = field(default_factory=dict)
     holdout_check: HoldoutCheck | None = None

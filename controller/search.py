@@ -58,6 +58,7 @@ class _SearchStages(Stages):
                 stage=progress.waits_for or "searching",
                 trials_done=done,
                 trials_total=total,
+                baselines=progress.baselines_total,
                 failed=progress.failed,
                 front_size=len(progress.front),
                 hypervolume=progress.hypervolume,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from controller.counting import count_trials
 from controller.errors import UsageError
 from controller.front import (
     FrontMember,
@@ -25,6 +26,7 @@ from controller.results import HoldoutCheck, MetricCheck, PickSummary
 from controller.storage.records import StudyRecord, TrialRecord, TrialRole, TrialState
 from controller.storage.repository import Repository
 from controller.study_config import Origin
+from controller.trial_counts import TrialCounts
 from evaluators.confidence import bootstrap_interval
 from evaluators.latency.table import EnergyBasis, LatencyTable
 from evaluators.scores import Quality, QualityMeasure
@@ -95,6 +97,17 @@ class StudySummary:
         """The dense model; None before it is scored, or where it is no better than chance."""
         found = next((member for member in self.members if member.number == 0), None)
         return found if found is not None and found.quality > self.chance_quality else None
+
+    @property
+    def search_examples(self) -> int | None:
+        """Examples of the search split; None before the dense model is scored on them."""
+        dense = None if self.dense is None else self.search.get(self.dense.policy_digest)
+        return None if dense is None else len(dense.per_example)
+
+    @cached_property
+    def counts(self) -> TrialCounts:
+        """Its finished trials by what became of them."""
+        return count_trials(self.trials, self.search_examples)
 
     @cached_property
     def front(self) -> list[FrontMember]:

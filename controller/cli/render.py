@@ -83,6 +83,9 @@ def render_front(console: Console, result: SearchResult) -> None:
     hypervolume = "" if result.hypervolume is None else f", hypervolume {result.hypervolume:.4f}"
     measured = "" if result.hypervolume is None else reference_text(result.reference, result.metric)
     print_lines(console, f"{result.trials_done} trials, {len(result.front)} on the front{hypervolume}{measured}")
+    if result.counts is not None:
+        worth = f"; trials and probes are worth {result.counts.evaluations} evaluations on all examples"
+        print_lines(console, f"counted: {result.counts.text}{worth}")
     if result.latency_sentence:
         print_lines(console, result.latency_sentence)
     if result.origin is not None:

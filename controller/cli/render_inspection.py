@@ -24,9 +24,13 @@ def render_comparison(console: Console, report: Comparison) -> None:
         print_lines(console, report.apart, style="yellow")
     first, second = report.first, report.second
     fronts = (first, second)
+    kinds = dict.fromkeys(kind for front in fronts for kind in front.counts.named)
     rows = [
         ("members of the front", *(str(front.members) for front in fronts)),
         ("trials", *(str(front.trials) for front in fronts)),
+        *((f"  {kind}", *(str(front.counts.named.get(kind, 0)) for front in fronts)) for kind in kinds),
+        ("probes", *(str(front.counts.probes) for front in fronts)),
+        ("baselines", *(str(front.counts.baselines) for front in fronts)),
         ("hypervolume", *("" if front.hypervolume is None else f"{front.hypervolume:.4f}" for front in fronts)),
         ("covers of the other", *("" if front.coverage is None else f"{front.coverage:.0%}" for front in fronts)),
         (f"dense {report.metric}", *(f"{front.dense_quality:.4f}" for front in fronts)),

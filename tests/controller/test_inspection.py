@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -170,6 +171,12 @@ def run(*arguments: object) -> Result:
 def test_compare_prints_both_fronts(storage: str) -> None:
     done = run("compare", "one", "two", "--storage", storage)
     assert done.exit_code == 0, done.output
+    front = run("front", "one", "--storage", storage).stdout
+    counts = summarise(Repository(open_database(storage)), "one").counts
+    assert f"\n{counts.trials} trials, " in front
+    assert f"counted: {counts.text}; trials and probes are worth {counts.evaluations} evaluations" in front
+    for name, count in {"trials": counts.trials, **counts.named, "baselines": counts.baselines}.items():
+        assert re.search(rf"^ +{name} +{count} ", done.stdout, re.MULTILINE), name
     for text in ("one beside two", "hypervolume", "covers of the other", "measured from", "next: paretrim front"):
         assert text in done.stdout
     content = json.loads(run("compare", "one", "two", "--storage", storage, "--json").stdout)
