@@ -259,12 +259,14 @@ class PickSummary(Record):
         trial: Number of the picked trial.
         runner_up: Number of the one that comes next by the rule; None where there is no other.
         explanation: Why it was picked, what comes next, and what it gives up against that.
+        warning: Where its search score is better than its holdout score by more than luck explains: so, and what helps.
     """
 
     rule: str
     trial: int
     runner_up: int | None
     explanation: str
+    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -378,6 +380,7 @@ class ExportSummary(Record):
         trial: Trial that was exported; None for a baseline.
         policy_digest: Identity of the policy.
         explanation: Why this policy was taken, in a sentence.
+        warning: That the search flatters it, where that is certain and it was not trained since; else empty.
         artifact: Folder of the artifact.
         metric: Name of the quality metric.
         searched_quality: Metric on the holdout as the search computes it; of the trained model where it was trained.
@@ -421,3 +424,4 @@ class ExportSummary(Record):
     early_exit: ExitSummary | None = None
     registered: RegisteredVersion | None = None
     predicted_for: str | None = None
+    warning: str = ""

@@ -21,6 +21,7 @@ from controller.job import JobSpec
 from controller.latency_words import MARGIN_PCT, stored_sentence
 from controller.pick import pick as pick_member
 from controller.progress import front_member
+from controller.rechecking.flattery import flattery_of
 from controller.rechecking.recheck import HeldOut, check_front
 from controller.results import HoldoutCheck, MetricCheck, PickSummary
 from controller.storage.records import StudyRecord, TrialRecord, TrialRole, TrialState
@@ -168,6 +169,29 @@ class StudySummary:
             trial=picked.member.number,
             runner_up=None if picked.runner_up is None else picked.runner_up.number,
             explanation=picked.explanation,
+            warning=self.flattery_warning(picked.member.policy_digest),
+        )
+
+    def flattery_warning(self, policy_digest: str) -> str:
+        """Say that the search split flatters a policy, and what helps; empty where that is not certain."""
+        dense, recheck = self.dense, self.job.recheck
+        digests = () if dense is None else (policy_digest, dense.policy_digest)
+        search, holdout = ([scores[d] for d in digests if d in scores] for scores in (self.search, self.holdout))
+        if len(search) < 2 or len(holdout) < 2:
+            return ""
+        found = flattery_of(
+            (search[0], search[1]),
+            (holdout[0], holdout[1]),
+            confidence=recheck.confidence,
+            resamples=recheck.resamples,
+        )
+        if found is None or not found.is_certain:
+            return ""
+        measure = " or score by `quality: fidelity`" if self.job.quality is QualityMeasure.METRIC else ""
+        return (
+            f"the search flatters it: against dense its {self.metric} is {found.search:+.4f} on the {found.examples} "
+            f"search examples and {found.holdout:+.4f} on the holdout, further apart than their intervals explain "
+            f"({found.margin:.4f}); go by the holdout, and search with more rows (`data: search`){measure}"
         )
 
     @cached_property

@@ -95,6 +95,8 @@ def render_front(console: Console, result: SearchResult) -> None:
         print_lines(console, sentence)
     if result.picked is not None:
         print_lines(console, f"picked {result.picked.explanation}", style="green")
+        if result.picked.warning:
+            print_lines(console, result.picked.warning, style="yellow")
     for group in result.failures:
         print_lines(console, f"{group.count} failed ({group.reason}), for example: {group.example}", style="yellow")
     for note in result.notes:
@@ -225,6 +227,8 @@ def render_export(console: Console, report: ExportSummary) -> None:
         ("largest difference of logits", "", "", f"{report.max_logits_difference:.2e}"),
     ]
     print_lines(console, f"picked {report.explanation}")
+    if report.warning:
+        print_lines(console, report.warning, style="yellow")
     print_table(console, f"{source} of {report.study}", ("", "dense", "searched", "exported"), rows)
     if interval := format_interval(report.predicted_low_ms, report.predicted_high_ms):
         predicted = format_ms(report.predicted_latency_ms)

@@ -15,14 +15,17 @@ from typer.testing import CliRunner, Result
 
 from controller.cli.app import app
 from controller.cli.exit_codes import ExitCode
+from controller.cli.render import render_front
 from controller.cli.render_inspection import render_comparison
 from controller.comparison import Comparison, compare, compare_studies
 from controller.errors import UsageError
 from controller.front import FrontMember, hypervolume
 from controller.job import JobSpec, Objective
 from controller.policy_report import load_policy
+from controller.search_result import result_of
 from controller.storage import Repository, open_database
 from controller.study_summary import StudySummary, summarise
+from evaluators.scores import Quality
 
 if TYPE_CHECKING:
     from conftest import TinyJob
@@ -183,6 +186,37 @@ def test_compare_prints_both_fronts(storage: str) -> None:
     assert content["first"]["study"] == "one"
     assert content["schema_version"] == 1
     assert run("compare", "one", "../x", "--storage", storage).exit_code == ExitCode.USAGE
+
+
+def test_a_pick_that_the_search_flatters_comes_with_a_warning(summaries: dict[str, StudySummary]) -> None:
+    one = summaries["one"]
+    member = next(m for m in one.front if m.number)
+    assert one.dense is not None
+    digests = (member.policy_digest, one.dense.policy_digest)
+
+    def scores(*qualities: float) -> dict[str, Quality]:
+        return {
+            digest: Quality(
+                metric="accuracy",
+                value=quality,
+                per_example=tuple(float(n < 200 * quality) for n in range(200)),
+                kl_to_dense=0.0,
+                seconds=0.0,
+            )
+            for digest, quality in zip(digests, qualities, strict=True)
+        }
+
+    flattered = replace(one, search=scores(0.92, 0.9), holdout=scores(0.8, 0.9))
+    warning = flattered.pick(f"trial {member.number}").warning
+    assert "accuracy is +0.0200 on the 200 search examples and -0.1000 on the holdout" in warning
+    assert warning.endswith("search with more rows (`data: search`) or score by `quality: fidelity`")
+    result = replace(result_of(one), picked=replace(one.pick("knee"), warning=warning))
+    console = Console(file=io.StringIO(), width=200)
+    render_front(console, result)
+    assert warning in cast("io.StringIO", console.file).getvalue()
+    level = replace(one, search=scores(0.92, 0.9), holdout=scores(0.915, 0.9))
+    assert level.pick(f"trial {member.number}").warning == ""
+    assert replace(one, holdout={}).pick(f"trial {member.number}").warning == ""
 
 
 def test_a_policy_is_split_among_its_units(storage: str, summaries: dict[str, StudySummary]) -> None:
