@@ -248,7 +248,7 @@ def explain(
     out: str | Path | None = None,
     storage: str | None = None,
 ) -> ExplainReport:
-    """Say where the time of a trial's policy goes, and which of its choices buy no time.
+    """Say where the time of a trial's policy goes, which choices buy no time, and which change would save most.
 
     Args:
         study: Name of the study.

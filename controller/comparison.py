@@ -7,15 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from controller.comparison_notes import notes_on, workloads_apart
 from controller.errors import UsageError
 from controller.front import MAXIMISED, FrontMember, cost_bounds, points_of
-from controller.hardware_note import hardware_note
 from controller.job import Objective
 from controller.record import Record
 from controller.storage.engine import open_database
 from controller.storage.repository import Repository
 from controller.study_summary import StudySummary, summarise
+from controller.trial_counts import TrialCounts
 
+_OF_ANY_WORKLOAD = (Objective.QUALITY, Objective.SIZE_BYTES)
+"""What does not depend on how many examples and tokens a call has."""
 DROPS = (0.01, 0.02, 0.05)
 """Losses of quality against the dense model at which the fastest members are compared, beside what the jobs bound."""
 
@@ -27,9 +30,12 @@ class ComparedFront(Record):
     Attributes:
         study: Name of the study.
         members: Members of its front.
-        trials: Trials with an outcome.
-        hypervolume: What the front covers from the common reference point, in units of that point.
-        coverage: Share of the other front's members that a member of this one dominates or equals, 0 to 1.
+        trials: Proposals of the sampler with an outcome, probes and baselines apart.
+        counts: All finished trials by what became of them.
+        hypervolume: What the front covers from the common reference point, in units of that point; None where the
+            fronts have no cost that compares.
+        coverage: Share of the other front's members that a member of this one dominates or equals, 0 to 1; None
+            likewise.
         dense_quality: Quality of the dense model.
         dense_latency_ms: Its latency.
         latency_margin_pct: Per cent within which 90 % of measured times are expected of predicted ones; None where
@@ -40,8 +46,9 @@ class ComparedFront(Record):
     study: str
     members: int
     trials: int
-    hypervolume: float
-    coverage: float
+    counts: TrialCounts
+    hypervolume: float | None
+    coverage: float | None
     dense_quality: float
     dense_latency_ms: float
     latency_margin_pct: float | None = None
@@ -91,6 +98,7 @@ class Comparison(Record):
     Attributes:
         metric: Name of the quality metric.
         objectives: What both fronts are compared by.
+        apart: Why their latencies do not compare; empty where they do.
         reference: The common reference point by objective: the lower chance, and the dearer dense model's costs.
         first: The first front.
         second: The second front.
@@ -101,6 +109,7 @@ class Comparison(Record):
 
     metric: str
     objectives: tuple[str, ...]
+    apart: str = ""
     reference: dict[str, float]
     first: ComparedFront
     second: ComparedFront
@@ -146,16 +155,20 @@ def compare(first: StudySummary, second: StudySummary) -> Comparison:
             f"fronts are compared by quality and a cost that both were searched for; {first.record.name!r} has "
             f"{', '.join(first.job.objectives)}, {second.record.name!r} has {', '.join(second.job.objectives)}"
         )
-    reference = _reference(first, second, objectives)
+    apart = workloads_apart(first, second)
+    if apart:
+        objectives = tuple(o for o in objectives if o in _OF_ANY_WORKLOAD)
+    reference = _reference(first, second, objectives) if len(objectives) > 1 else {}
     return Comparison(
         metric=first.metric,
         objectives=tuple(map(str, objectives)),
+        apart=apart,
         reference={str(objective): value for objective, value in reference.items()},
         first=_compared(first, second, objectives, reference),
         second=_compared(second, first, objectives, reference),
-        best=tuple(_best_rows(first, second)),
+        best=tuple(_best_rows(first, second, apart=bool(apart))),
         dominations=(*_dominations(first, second, objectives), *_dominations(second, first, objectives)),
-        notes=tuple(_notes(first, second)),
+        notes=tuple(notes_on(first, second)),
     )
 
 
@@ -173,9 +186,28 @@ def _reference(first: StudySummary, second: StudySummary, objectives: Sequence[O
 def _compared(
     own: StudySummary, other: StudySummary, objectives: Sequence[Objective], reference: dict[Objective, float]
 ) -> ComparedFront:
+    dense = _dense(own)
+    volume, coverage = _covered(own, other, objectives, reference) if reference else (None, None)
+    return ComparedFront(
+        study=own.record.name,
+        members=len(own.front),
+        trials=own.counts.trials,
+        counts=own.counts,
+        hypervolume=volume,
+        coverage=coverage,
+        dense_quality=dense.quality,
+        dense_latency_ms=dense.latency_ms,
+        latency_margin_pct=own.latency_margin_pct,
+        latency_sentence=own.latency_sentence,
+    )
+
+
+def _covered(
+    own: StudySummary, other: StudySummary, objectives: Sequence[Objective], reference: dict[Objective, float]
+) -> tuple[float, float]:
+    """Hypervolume of a front, and the share of the other one that it covers."""
     import moocore
 
-    dense = _dense(own)
     scale = np.array(
         [
             max(_dense(own).quality, _dense(other).quality) - reference[o] if o in MAXIMISED else reference[o]
@@ -187,17 +219,7 @@ def _compared(
     corner = np.array([0.0 if o in MAXIMISED else 1.0 for o in objectives])
     volume = moocore.hypervolume(points, ref=corner, maximise=[o in MAXIMISED for o in objectives])
     covered = sum(any(_as_good(mine, theirs, objectives) for mine in own.front) for theirs in other.front)
-    return ComparedFront(
-        study=own.record.name,
-        members=len(own.front),
-        trials=sum(trial.state.is_finished for trial in own.trials),
-        hypervolume=float(volume),
-        coverage=covered / len(other.front),
-        dense_quality=dense.quality,
-        dense_latency_ms=dense.latency_ms,
-        latency_margin_pct=own.latency_margin_pct,
-        latency_sentence=own.latency_sentence,
-    )
+    return float(volume), covered / len(other.front)
 
 
 def _as_good(one: FrontMember, other: FrontMember, objectives: Sequence[Objective]) -> bool:
@@ -206,7 +228,7 @@ def _as_good(one: FrontMember, other: FrontMember, objectives: Sequence[Objectiv
 
 
 def _dominations(own: StudySummary, other: StudySummary, objectives: Sequence[Objective]) -> Iterator[Domination]:
-    for mine in own.front:
+    for mine in own.front if len(objectives) > 1 else ():
         worse = tuple(
             theirs.name
             for theirs in other.front
@@ -216,16 +238,19 @@ def _dominations(own: StudySummary, other: StudySummary, objectives: Sequence[Ob
             yield Domination(study=own.record.name, member=mine.name, dominates=worse)
 
 
-def _best_rows(first: StudySummary, second: StudySummary) -> Iterator[BestUnder]:
-    """The fastest within losses of quality, then the best in quality under every bound on costs that a job names."""
+def _best_rows(first: StudySummary, second: StudySummary, *, apart: bool) -> Iterator[BestUnder]:
+    """The fastest within losses of quality, then the best in quality under every bound on costs that a job names.
+
+    Of studies whose calls differ, only what does not depend on them.
+    """
     floor = max(_dense(first).quality, _dense(second).quality)
     drops = {drop for s in (first, second) if (drop := s.job.constraints.max_quality_drop) is not None}
-    for drop in sorted({*DROPS, *drops}):
+    for drop in () if apart else sorted({*DROPS, *drops}):
         found = [_fastest(summary.front, floor - drop) for summary in (first, second)]
         values = [None if member is None else member.latency_ms for member in found]
         yield _row(f"{first.metric} at most {drop:g} below dense", "latency_ms", found, values)
     bounds = {(o, value) for s in (first, second) for o, value in cost_bounds(s.job.constraints).items()}
-    for objective, value in sorted(bounds):
+    for objective, value in sorted(bound for bound in bounds if not apart or bound[0] in _OF_ANY_WORKLOAD):
         found = [_most_accurate(summary.front, objective, value) for summary in (first, second)]
         values = [None if member is None else member.quality for member in found]
         yield _row(f"{objective} at most {value:g}", "quality", found, values)
@@ -251,15 +276,3 @@ def _fastest(front: Sequence[FrontMember], floor: float) -> FrontMember | None:
 def _most_accurate(front: Sequence[FrontMember], objective: Objective, bound: float) -> FrontMember | None:
     cheap = [member for member in front if member.value(objective) <= bound]
     return max(cheap, key=lambda m: (m.quality, -m.latency_ms), default=None)
-
-
-def _notes(first: StudySummary, second: StudySummary) -> Iterator[str]:
-    fixed = [summary.fixed for summary in (first, second)]
-    if fixed[0]["evaluation"] != fixed[1]["evaluation"]:
-        yield "qualities were scored on different models or examples: small differences between the fronts mean little"
-    if fixed[0]["target"] != fixed[1]["target"]:
-        yield "latencies come from different tables or workloads: retarget one study to the other's table first"
-    for summary in (first, second):
-        note = hardware_note(foreign_table=bool(summary.foreign), measured_on=summary.measured_on)
-        if note is not None:
-            yield f"{summary.record.name}: {note}"

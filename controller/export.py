@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -73,7 +74,8 @@ def run_export(
     registered = None
     if registration is not None and uri is not None:
         registered = _register(out, uri, registration)
-    return _result(report, out, explanation, registered)
+    warning = "" if report.recovery is not None else summary.flattery_warning(report.policy_digest)
+    return replace(_result(report, out, explanation, registered), warning=warning)
 
 
 def _register(out: Path, uri: str, registration: Registration) -> RegisteredVersion:

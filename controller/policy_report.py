@@ -139,7 +139,7 @@ def _unit_times(
         prediction = predictor.predict(description.structure, policy)
     except (ModelError, TableError, PreflightError, UsageError, OSError) as error:
         return {}, None, (f"shares of the latency are not known: {error}",)
-    return {part.name: part.corrected_ms for part in parts}, prediction, ()
+    return {part.name: part.latency_ms for part in parts}, prediction, ()
 
 
 def _strips(

@@ -9,6 +9,7 @@ from controller.hardware_note import hardware_note
 from controller.record import SCHEMA_VERSION as SCHEMA_VERSION
 from controller.record import Record as Record
 from controller.registry.report import RegisteredVersion
+from controller.trial_counts import TrialCounts
 
 EXTRAPOLATED = (
     "operators lie outside what the latency table was measured for, and were extrapolated: good for planning only"
@@ -39,8 +40,9 @@ class Progress(Record):
 
     Attributes:
         stage: What is going on ("profiling", "calibrating", "searching", "scoring the front on the holdout").
-        trials_done: Trials with an outcome, failures included.
-        trials_total: Trials that the job asks for; 0 while that means nothing.
+        trials_done: Trials with an outcome, failures and baselines included; a part of the examples counts its share.
+        trials_total: Trials that the job asks for, and baselines; 0 while that means nothing.
+        baselines: How many of these are baselines.
         failed: Trials that failed.
         front_size: Members of the front.
         hypervolume: Hypervolume of the front; None before it is known.
@@ -55,6 +57,7 @@ class Progress(Record):
     stage: str
     trials_done: int = 0
     trials_total: int = 0
+    baselines: int = 0
     failed: int = 0
     front_size: int = 0
     hypervolume: float | None = None
@@ -64,6 +67,12 @@ class Progress(Record):
     front: tuple[FrontPoint, ...] = ()
     failures: Mapping[str, int] = field(default_factory=dict)
     examples_done: int = 0
+
+    @property
+    def trials_text(self) -> str:
+        """Trials done and to do in words: "30/72 trials (12 of them baselines)"."""
+        baselines = f" ({self.baselines} of them baselines)" if self.baselines else ""
+        return f"{self.trials_done}/{self.trials_total} trials{baselines}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,12 +172,25 @@ class MetricCheck(Record):
     high: float
 
 
+def policy_label(name: str, trial: int | None, *, knee: bool) -> str:
+    """A policy as tables show it: "trial 17 (knee)", "keep 1, w8a8 (trial 2)".
+
+    Args:
+        name: Name for people.
+        trial: Number by which the commands know it; None where there is none.
+        knee: Whether the front bends most there.
+    """
+    marks = [] if trial is None or name == f"trial {trial}" else [f"trial {trial}"]
+    marks += ["knee"] if knee else []
+    return f"{name} ({', '.join(marks)})" if marks else name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontRow(Record):
     """A policy and its scores: a member of the front, or a baseline.
 
     Attributes:
-        trial: Number of the trial; None for a baseline.
+        trial: Number by which the commands know it; baselines have one too.
         name: Name for people ("trial 17", "dense", "keep 0.5, w8a8").
         policy_digest: Identity of the policy.
         quality: Metric on the search split; larger is better.
@@ -207,6 +229,11 @@ class FrontRow(Record):
     knee: bool = False
     taken_over: bool = False
 
+    @property
+    def label(self) -> str:
+        """The name, with the trial's number where it is another one, and a word where the front bends most."""
+        return policy_label(self.name, self.trial, knee=self.knee)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureGroup(Record):
@@ -232,12 +259,14 @@ class PickSummary(Record):
         trial: Number of the picked trial.
         runner_up: Number of the one that comes next by the rule; None where there is no other.
         explanation: Why it was picked, what comes next, and what it gives up against that.
+        warning: Where its search score is better than its holdout score by more than luck explains: so, and what helps.
     """
 
     rule: str
     trial: int
     runner_up: int | None
     explanation: str
+    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +280,8 @@ class SearchResult(Record):
         front: Policies that none dominates, by falling latency.
         baselines: The dense model, then the uniform policies.
         least_violating: Where nothing is feasible: the policies that come closest.
-        trials_done: Trials with an outcome.
+        trials_done: Proposals of the sampler with an outcome, probes and baselines apart.
+        counts: All finished trials by what became of them; None where that was not counted.
         hypervolume: Hypervolume of the front; None where there is none.
         reference: The point that the hypervolume is measured from, by objective: quality of guessing, and the dense
             model's costs.
@@ -281,6 +311,7 @@ class SearchResult(Record):
     baselines: tuple[FrontRow, ...] = ()
     least_violating: tuple[FrontRow, ...] = ()
     trials_done: int = 0
+    counts: TrialCounts | None = None
     hypervolume: float | None = None
     reference: Mapping[str, float] = field(default_factory=dict)
     holdout_check: HoldoutCheck | None = None
@@ -349,6 +380,7 @@ class ExportSummary(Record):
         trial: Trial that was exported; None for a baseline.
         policy_digest: Identity of the policy.
         explanation: Why this policy was taken, in a sentence.
+        warning: That the search flatters it, where that is certain and it was not trained since; else empty.
         artifact: Folder of the artifact.
         metric: Name of the quality metric.
         searched_quality: Metric on the holdout as the search computes it; of the trained model where it was trained.
@@ -392,3 +424,4 @@ class ExportSummary(Record):
     early_exit: ExitSummary | None = None
     registered: RegisteredVersion | None = None
     predicted_for: str | None = None
+    warning: str = ""

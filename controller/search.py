@@ -28,7 +28,6 @@ from controller.search_result import result_of
 from controller.stages import Stages
 from controller.storage.engine import open_database
 from controller.storage.outbox import DatabaseOutbox
-from controller.storage.records import TrialRole, TrialState
 from controller.storage.repository import Repository
 from controller.study_config import StopReason, StudyConfig
 from controller.study_factory import StudyFactory
@@ -59,6 +58,7 @@ class _SearchStages(Stages):
                 stage=progress.waits_for or "searching",
                 trials_done=done,
                 trials_total=total,
+                baselines=progress.baselines_total,
                 failed=progress.failed,
                 front_size=len(progress.front),
                 hypervolume=progress.hypervolume,
@@ -211,8 +211,7 @@ def score_on_holdout(
         step = len(front) / max(1, count)
         front = [front[int(index * step)] for index in range(count)]
     wanted = {member.policy_digest for member in front}
-    scored = [t for t in summary.trials if t.state is TrialState.COMPLETE]
-    wanted |= {t.policy.digest for t in scored if t.role is TrialRole.BASELINE}
+    wanted |= {member.policy_digest for member in summary.baselines}
     policies = {t.policy.digest: t.policy for t in summary.trials if t.policy.digest in wanted}
     for done, (digest, policy) in enumerate(policies.items()):
         stages("scoring the front on the holdout", done, len(policies))

@@ -52,7 +52,6 @@ def result_of(
     volume = None
     if dense is not None:
         volume = hypervolume(front, summary.job.objectives, dense=dense, chance_quality=summary.chance_quality)
-    baselines = {t.number for t in summary.trials if t.role is TrialRole.BASELINE}
     nearest: Sequence[FrontMember] = ()
     if dense is not None and not front:
         nearest = least_violating(summary.members, summary.job.constraints, dense.quality)
@@ -61,9 +60,10 @@ def result_of(
         metric=summary.metric,
         task_metric=summary.task_metric,
         front=tuple(_row(summary, member) for member in front),
-        baselines=() if dense is None else tuple(_row(summary, m) for m in summary.members if m.number in baselines),
+        baselines=() if dense is None else tuple(_row(summary, m) for m in summary.baselines),
         least_violating=tuple(_row(summary, member) for member in nearest),
-        trials_done=sum(t.state.is_finished and t.role is TrialRole.TRIAL for t in summary.trials),
+        trials_done=summary.counts.trials,
+        counts=summary.counts,
         hypervolume=volume,
         reference=summary.reference,
         holdout_check=summary.holdout_check,
@@ -79,7 +79,23 @@ def result_of(
         origin=None if summary.origin is None else summary.origin.study,
         energy_heading=_energy_heading(summary) if Objective.ENERGY_MJ in costs_named(summary.job) else None,
         names_memory=Objective.PEAK_MEMORY_BYTES in costs_named(summary.job),
-        notes=notes,
+        notes=(*notes, *_unscored_baselines(summary)),
+    )
+
+
+def _unscored_baselines(summary: StudySummary) -> tuple[str, ...]:
+    """Which uniform policies do not stand beside the front, as their scores are from calls of another size."""
+    scored = {member.policy_digest for member in summary.baselines}
+    estimated = [
+        trial.name
+        for trial in summary.trials
+        if trial.role is TrialRole.BASELINE and trial.stopped_early and trial.policy.digest not in scored
+    ]
+    if not estimated or summary.origin is None:
+        return ()
+    return (
+        f"{len(estimated)} uniform policies are not shown beside the front, as their scores are estimates, from calls "
+        f"of another size in {summary.origin.study}; what could be on it is scored first: {'; '.join(estimated)}",
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from controller.counting import count_trials
 from controller.errors import UsageError
 from controller.front import (
     FrontMember,
@@ -20,11 +21,13 @@ from controller.job import JobSpec
 from controller.latency_words import MARGIN_PCT, stored_sentence
 from controller.pick import pick as pick_member
 from controller.progress import front_member
+from controller.rechecking.flattery import flattery_of
 from controller.rechecking.recheck import HeldOut, check_front
 from controller.results import HoldoutCheck, MetricCheck, PickSummary
 from controller.storage.records import StudyRecord, TrialRecord, TrialRole, TrialState
 from controller.storage.repository import Repository
 from controller.study_config import Origin
+from controller.trial_counts import TrialCounts
 from evaluators.confidence import bootstrap_interval
 from evaluators.latency.table import EnergyBasis, LatencyTable
 from evaluators.scores import Quality, QualityMeasure
@@ -84,10 +87,28 @@ class StudySummary:
         return [member for trial in self.trials if (member := front_member(trial)) is not None]
 
     @cached_property
+    def baselines(self) -> list[FrontMember]:
+        """The dense model and the uniform policies, in their order, as far as they are scored."""
+        scored = {member.policy_digest: member for member in reversed(self.members)}
+        planned = (trial.policy.digest for trial in self.trials if trial.role is TrialRole.BASELINE)
+        return [scored[digest] for digest in planned if digest in scored]
+
+    @cached_property
     def dense(self) -> FrontMember | None:
         """The dense model; None before it is scored, or where it is no better than chance."""
         found = next((member for member in self.members if member.number == 0), None)
         return found if found is not None and found.quality > self.chance_quality else None
+
+    @property
+    def search_examples(self) -> int | None:
+        """Examples of the search split; None before the dense model is scored on them."""
+        dense = None if self.dense is None else self.search.get(self.dense.policy_digest)
+        return None if dense is None else len(dense.per_example)
+
+    @cached_property
+    def counts(self) -> TrialCounts:
+        """Its finished trials by what became of them."""
+        return count_trials(self.trials, self.search_examples)
 
     @cached_property
     def front(self) -> list[FrontMember]:
@@ -148,6 +169,29 @@ class StudySummary:
             trial=picked.member.number,
             runner_up=None if picked.runner_up is None else picked.runner_up.number,
             explanation=picked.explanation,
+            warning=self.flattery_warning(picked.member.policy_digest),
+        )
+
+    def flattery_warning(self, policy_digest: str) -> str:
+        """Say that the search split flatters a policy, and what helps; empty where that is not certain."""
+        dense, recheck = self.dense, self.job.recheck
+        digests = () if dense is None else (policy_digest, dense.policy_digest)
+        search, holdout = ([scores[d] for d in digests if d in scores] for scores in (self.search, self.holdout))
+        if len(search) < 2 or len(holdout) < 2:
+            return ""
+        found = flattery_of(
+            (search[0], search[1]),
+            (holdout[0], holdout[1]),
+            confidence=recheck.confidence,
+            resamples=recheck.resamples,
+        )
+        if found is None or not found.is_certain:
+            return ""
+        measure = " or score by `quality: fidelity`" if self.job.quality is QualityMeasure.METRIC else ""
+        return (
+            f"the search flatters it: against dense its {self.metric} is {found.search:+.4f} on the {found.examples} "
+            f"search examples and {found.holdout:+.4f} on the holdout, further apart than their intervals explain "
+            f"({found.margin:.4f}); go by the holdout, and search with more rows (`data: search`){measure}"
         )
 
     @cached_property

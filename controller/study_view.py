@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from controller.results import HoldoutCheck, MetricCheck
+from controller.results import HoldoutCheck, MetricCheck, policy_label
 from evaluators.latency.table.energy import EnergyBasis
 from search_spaces.policy import Choice, Policy
 
@@ -146,8 +146,8 @@ class PointView:
 
     @property
     def label(self) -> str:
-        """The name, with a word where the front bends most."""
-        return f"{self.name} (knee)" if self.knee else self.name
+        """The name, with the trial's number where it is another one, and a word where the front bends most."""
+        return policy_label(self.name, self.trial, knee=self.knee)
 
     @property
     def policy_summary(self) -> str:

@@ -30,7 +30,7 @@ def explain(
     as_json: AsJson = False,
     storage: StorageUrl = None,
 ) -> None:
-    """Show where the time of a policy goes by unit and operator, and which of its choices buy no time here."""
+    """Show where the time of a policy goes by unit and operator, and which choices buy none here or could save."""
     from controller.job import check_study_name
     from controller.retargeting.target_change import TargetChange
 

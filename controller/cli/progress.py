@@ -114,7 +114,7 @@ def progress_line(progress: Progress, pace: SearchPace | None = None) -> str:
     """Return one line with all that is known."""
     parts = [clean(progress.stage)]
     if progress.trials_total:
-        parts.append(f"{progress.trials_done}/{progress.trials_total} trials")
+        parts.append(progress.trials_text)
     parts += _details(progress)
     if pace is not None and progress.trials_total and pace.text:
         parts.append(pace.text)

@@ -91,7 +91,7 @@ def _head(progress: Progress) -> Table:
     row: list[Text | ProgressBar] = [Text(clean(progress.stage), style="bold")]
     if progress.trials_total:
         row.append(ProgressBar(total=progress.trials_total, completed=progress.trials_done, width=30))
-        row.append(Text(f"{progress.trials_done}/{progress.trials_total} trials"))
+        row.append(Text(progress.trials_text))
     row.append(Text(format_seconds(progress.elapsed_s), style="dim"))
     head.add_row(*row)
     return head

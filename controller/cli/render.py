@@ -83,6 +83,9 @@ def render_front(console: Console, result: SearchResult) -> None:
     hypervolume = "" if result.hypervolume is None else f", hypervolume {result.hypervolume:.4f}"
     measured = "" if result.hypervolume is None else reference_text(result.reference, result.metric)
     print_lines(console, f"{result.trials_done} trials, {len(result.front)} on the front{hypervolume}{measured}")
+    if result.counts is not None:
+        worth = f"; trials and probes are worth {result.counts.evaluations} evaluations on all examples"
+        print_lines(console, f"counted: {result.counts.text}{worth}")
     if result.latency_sentence:
         print_lines(console, result.latency_sentence)
     if result.origin is not None:
@@ -92,6 +95,8 @@ def render_front(console: Console, result: SearchResult) -> None:
         print_lines(console, sentence)
     if result.picked is not None:
         print_lines(console, f"picked {result.picked.explanation}", style="green")
+        if result.picked.warning:
+            print_lines(console, result.picked.warning, style="yellow")
     for group in result.failures:
         print_lines(console, f"{group.count} failed ({group.reason}), for example: {group.example}", style="yellow")
     for note in result.notes:
@@ -150,8 +155,7 @@ def _rows(console: Console, title: str, result: SearchResult, rows: Sequence[Fro
     lines = []
     for row in rows:
         gap = "" if row.search_gap is None else f"{row.search_gap:+.4f}"
-        name = f"{row.name} (knee)" if row.knee else row.name
-        line = [name, f"{row.quality:.4f}", *([_holdout(row), gap] if with_holdout else [])]
+        line = [row.label, f"{row.quality:.4f}", *([_holdout(row), gap] if with_holdout else [])]
         line += [_holdout_metric(row)] if with_metric else []
         line += [format_ms(row.latency_ms), f"{row.latency_ratio:.2f}x", format_size(row.size_bytes)]
         line += [further[heading](row) for heading in further]
@@ -223,6 +227,8 @@ def render_export(console: Console, report: ExportSummary) -> None:
         ("largest difference of logits", "", "", f"{report.max_logits_difference:.2e}"),
     ]
     print_lines(console, f"picked {report.explanation}")
+    if report.warning:
+        print_lines(console, report.warning, style="yellow")
     print_table(console, f"{source} of {report.study}", ("", "dense", "searched", "exported"), rows)
     if interval := format_interval(report.predicted_low_ms, report.predicted_high_ms):
         predicted = format_ms(report.predicted_latency_ms)

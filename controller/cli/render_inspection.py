@@ -19,35 +19,45 @@ _MOST_DOMINATIONS = 12
 
 
 def render_comparison(console: Console, report: Comparison) -> None:
-    """Show two fronts beside each other."""
+    """Show two fronts beside each other; what does not compare is said first, and left out."""
+    if report.apart:
+        print_lines(console, report.apart, style="yellow")
     first, second = report.first, report.second
     fronts = (first, second)
+    kinds = dict.fromkeys(kind for front in fronts for kind in front.counts.named)
     rows = [
         ("members of the front", *(str(front.members) for front in fronts)),
         ("trials", *(str(front.trials) for front in fronts)),
-        ("hypervolume", *(f"{front.hypervolume:.4f}" for front in fronts)),
-        ("covers of the other", *(f"{front.coverage:.0%}" for front in fronts)),
+        *((f"  {kind}", *(str(front.counts.named.get(kind, 0)) for front in fronts)) for kind in kinds),
+        ("probes", *(str(front.counts.probes) for front in fronts)),
+        ("baselines", *(str(front.counts.baselines) for front in fronts)),
+        ("hypervolume", *("" if front.hypervolume is None else f"{front.hypervolume:.4f}" for front in fronts)),
+        ("covers of the other", *("" if front.coverage is None else f"{front.coverage:.0%}" for front in fronts)),
         (f"dense {report.metric}", *(f"{front.dense_quality:.4f}" for front in fronts)),
         ("dense latency", *(format_ms(front.dense_latency_ms) for front in fronts)),
     ]
+    rows = [row for row in rows if any(row[1:])]
     print_table(console, f"{first.study} beside {second.study}", ("", first.study, second.study), rows)
     best = [(row.constraint, *_best(row)) for row in report.best]
-    print_table(console, "best member under a constraint", ("constraint", first.study, second.study), best)
-    point = ", ".join(f"{name} {value:.4g}" for name, value in report.reference.items())
-    print_lines(console, f"hypervolumes are measured from {point}")
+    if best:
+        print_table(console, "best member under a constraint", ("constraint", first.study, second.study), best)
+    if report.reference:
+        point = ", ".join(f"{name} {value:.4g}" for name, value in report.reference.items())
+        print_lines(console, f"hypervolumes are measured from {point}")
     for sentence, studies in _latency_sentences(fronts).items():
         print_lines(console, sentence if len(studies) == len(fronts) else f"{studies[0]}: {sentence}")
     for domination in report.dominations[:_MOST_DOMINATIONS]:
         names = ", ".join(domination.dominates)
         print_lines(console, f"{domination.study} {domination.member} dominates {names}")
-    if left := len(report.dominations) - _MOST_DOMINATIONS:
-        print_lines(console, f"and {left} more members dominate others; --json has all" if left > 0 else "")
-    if not report.dominations:
+    if (left := len(report.dominations) - _MOST_DOMINATIONS) > 0:
+        print_lines(console, f"and {left} more members dominate others; --json has all")
+    if report.reference and not report.dominations:
         print_lines(console, "no member of one front dominates a member of the other")
     for note in report.notes:
         print_lines(console, f"note: {note}", style="yellow")
-    better = first if first.hypervolume >= second.hypervolume else second
-    print_next(console, f"paretrim front {shlex.quote(better.study)} --pick knee")
+    if first.hypervolume is not None and second.hypervolume is not None:
+        better = first if first.hypervolume >= second.hypervolume else second
+        print_next(console, f"paretrim front {shlex.quote(better.study)} --pick knee")
 
 
 def _latency_sentences(fronts: Sequence[ComparedFront]) -> dict[str, list[str]]:

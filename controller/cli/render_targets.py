@@ -18,7 +18,7 @@ def render_retarget(console: Console, report: RetargetResult) -> None:
             format_ms(row.latency_before_ms),
             "no kernels" if row.latency_ms is None else format_ms(row.latency_ms),
             format_size(row.size_bytes),
-            "yes" if row.on_front else "no",
+            row.on_front_text,
         )
         for row in report.before
     ]
@@ -33,7 +33,7 @@ def render_retarget(console: Console, report: RetargetResult) -> None:
 
 
 def render_explain(console: Console, report: ExplainReport) -> None:
-    """Show where the time of a policy goes, beside the dense model, and which of its choices buy nothing."""
+    """Show where the time of a policy goes, beside the dense model, and which choices buy nothing or could save."""
     rows = [
         (
             row.name if row.operator is None else f"  {row.operator}",
@@ -55,6 +55,8 @@ def render_explain(console: Console, report: ExplainReport) -> None:
         print_lines(console, finding.sentence, style="yellow")
     if report.verdict:
         print_lines(console, report.verdict, style="yellow" if report.untold else "green")
+    for saving in report.savings:
+        print_lines(console, saving.sentence)
     if report.hardware_note is not None:
         print_lines(console, report.hardware_note, style="yellow")
     if report.extrapolated:

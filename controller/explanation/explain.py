@@ -10,6 +10,7 @@ from pathlib import Path
 
 from controller.errors import UsageError
 from controller.explanation.report import ExplainReport, TimeRow
+from controller.explanation.savings import savings_of
 from controller.explanation.words import choice_text, finding_of, sentences_of, verdict_of
 from controller.job import JobSpec
 from controller.job_file import anchored
@@ -117,7 +118,8 @@ def _report(
     foreign: bool,
     measured_on: str | None,
 ) -> ExplainReport:
-    policy, name = summary.trial(trial).policy, summary.trial(trial).name
+    record = summary.trial(trial)
+    policy, name = record.policy, record.name
     structure, space = description.structure, description.space
     dense_policy = space.dense_policy()
     here, dense = (break_down(structure, each, predictor) for each in (policy, dense_policy))
@@ -126,6 +128,7 @@ def _report(
     groups = {unit.name: unit.groups for unit in structure.units}
     size_ratio = size_bytes(structure, policy) / size_bytes(structure, dense_policy)
     found = idle_choices(space, policy, predictor, tolerance=tolerance)
+    savings = savings_of(record, summary.trials, space, predictor, idle=found.idle)
     extrapolated = len(predictor.extrapolated(operators(structure, policy, description.workload)))
     return ExplainReport(
         study=summary.record.name,
@@ -143,10 +146,12 @@ def _report(
         findings=tuple(
             finding_of(idle, groups[idle.unit], dense_ms=dense.latency_ms, tolerance=tolerance) for idle in found.idle
         ),
+        savings=savings.changes,
         verdict=verdict_of(found, is_dense=policy == dense_policy),
         untold=found.untold,
         sentences=(
             *sentences_of(name, here, dense, size_ratio=size_ratio),
+            *([] if savings.note is None else [savings.note]),
             _latency_sentence(predictor, foreign=foreign, extrapolated=extrapolated > 0),
         ),
         foreign_table=foreign,
@@ -174,10 +179,9 @@ def _rows(here: Breakdown, dense: Breakdown, policy: Policy, groups: dict[str, i
     for now, before in zip(here.parts, dense.parts, strict=True):
         name = now.name or "outside units"
         choice = choice_text(policy[now.name], groups[now.name]) if now.name else ""
-        yield row(name, now.table_ms, before.table_ms, choice=choice)
+        yield row(name, now.latency_ms, before.latency_ms, choice=choice)
         for sort, (now_ms, before_ms) in _by_sort(now, before).items():
             yield row(name, now_ms, before_ms, operator=sort)
-    yield row("correction", here.correction_ms, dense.correction_ms)
     yield row("overhead of a call", here.overhead_ms, dense.overhead_ms)
     yield row("total", here.latency_ms, dense.latency_ms)
 
@@ -187,7 +191,7 @@ def _by_sort(now: PartTime, before: PartTime) -> dict[str, tuple[float, float]]:
     found: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for place, part in enumerate((now, before)):
         for time in part.operators:
-            found[_sort(time.operator)][place] += time.table_ms
+            found[_sort(time.operator)][place] += time.latency_ms
     return {sort: (times[0], times[1]) for sort, times in found.items()}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from controller.hardware_note import hardware_note
 from controller.results import Record
 from evaluators.latency.idle_choices import IdleKind
+from evaluators.latency.single_changes import ChangeKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,10 +16,10 @@ class TimeRow(Record):
     """A unit, the operators of one sort in it, or what no operator explains.
 
     Attributes:
-        name: Name of the unit, "outside units", "correction", "overhead of a call" or "total".
+        name: Name of the unit, "outside units", "overhead of a call" or "total".
         operator: What is computed; None for the whole unit.
         choice: The policy's choice of the unit in words; empty for what is no unit.
-        latency_ms: Time by the table in the policy.
+        latency_ms: Time inside the policy, corrected as its predicted latency is.
         share: Share of the policy's predicted latency.
         dense_ms: The same in the dense model.
         dense_share: Share of the dense model's predicted latency.
@@ -55,6 +56,35 @@ class Finding(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Saving(Record):
+    """Another choice of one unit, from the job's space, that would save time.
+
+    Attributes:
+        unit: Name of the unit.
+        kind: Whether its format or what it keeps is changed.
+        choice: The policy's choice in words.
+        other: The other choice in words.
+        saved_ms: Time that the change saves, above 0.
+        share: That over the policy's predicted latency.
+        trial: Number of the trial that scored the policy with just this change; None where none did.
+        quality: Quality of that trial.
+        quality_change: The same less the policy's own.
+        sentence: The change in words.
+    """
+
+    unit: str
+    kind: ChangeKind
+    choice: str
+    other: str
+    saved_ms: float
+    share: float
+    trial: int | None = None
+    quality: float | None = None
+    quality_change: float | None = None
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainReport(Record):
     """Where the time of a policy goes.
 
@@ -71,10 +101,11 @@ class ExplainReport(Record):
         dense_ms: Predicted latency of the dense model.
         size_ratio: Bytes over those of the dense model.
         tolerance: Relative difference of times that counts as none.
-        rows: Units with their operators, then what lies outside, correction, overhead and total.
+        rows: Units with their operators, then what lies outside, overhead and total.
         findings: Choices that buy no time.
+        savings: Changes of one unit that would save most time, those of formats first.
         verdict: What is to be said of the choices where there are no such findings, or not of all units; else empty.
-        untold: Units whose other choices the table can't price.
+        untold: Units of which it is not known whether their choices buy time: the table can't price the others.
         sentences: What the figures say, a line each.
         foreign_table: Whether the table was measured on other hardware.
         measured_on: That hardware in words, where the study is meant for it; else None.
@@ -95,6 +126,7 @@ class ExplainReport(Record):
     tolerance: float
     rows: tuple[TimeRow, ...]
     findings: tuple[Finding, ...]
+    savings: tuple[Saving, ...] = ()
     verdict: str = ""
     untold: tuple[str, ...] = ()
     sentences: tuple[str, ...]

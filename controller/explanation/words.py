@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from controller.explanation.report import Finding
 from evaluators.latency.breakdown import Breakdown
@@ -21,6 +21,12 @@ def choice_text(choice: Choice, groups: int) -> str:
     return f"keep {choice.keep} of {groups}, {choice.format}" if choice.keep else "left out"
 
 
+def names_text(names: Sequence[str]) -> str:
+    """The first few of some names: "a, b, c and 2 more"."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"
+
+
 def sentences_of(name: str, here: Breakdown, dense: Breakdown, *, size_ratio: float) -> Iterator[str]:
     """Yield what the figures of a policy say beside those of the dense model.
 
@@ -34,20 +40,25 @@ def sentences_of(name: str, here: Breakdown, dense: Breakdown, *, size_ratio: fl
     yield f"{name} has {size_ratio:.2f} of the dense model's bytes and takes {ratio:.2f} of its time"
     if ratio > size_ratio:
         yield "it is smaller than it is fast: bytes go down with every weight, time only with what kernels have to do"
-    fixed_ms = here.outside.corrected_ms + here.overhead_ms
-    dense_fixed_ms = dense.outside.corrected_ms + dense.overhead_ms
+    fixed_ms = here.outside.latency_ms + here.overhead_ms
+    dense_fixed_ms = dense.outside.latency_ms + dense.overhead_ms
     yield (
         f"{fixed_ms:.3g} ms lie outside units or are the call itself, where no choice of a unit counts: "
         f"{fixed_ms / here.latency_ms:.0%} of its time, {dense_fixed_ms / dense.latency_ms:.0%} of the dense model's"
     )
-    yield _fall("products with weights", here.table_ms_of(PRODUCTS), dense.table_ms_of(PRODUCTS))
-    others = _fall("everything else in the table", here.table_ms_of(_OTHERS), dense.table_ms_of(_OTHERS))
+    yield _fall("products with weights", here.latency_ms_of(PRODUCTS), dense.latency_ms_of(PRODUCTS))
+    others = _fall("all other operators", here.latency_ms_of(_OTHERS), dense.latency_ms_of(_OTHERS))
     yield f"{others}: no format makes that faster, and pruning only in part"
-    recoding_ms = here.table_ms_of(PAIRS)
+    recoding_ms = here.latency_ms_of(PAIRS)
     if recoding_ms > 0:
         yield (
             f"changing between float and integer takes {recoding_ms:.3g} ms, {recoding_ms / here.latency_ms:.0%} of "
             "its time, which the dense model does not do"
+        )
+    if here.correction_ms:
+        yield (
+            f"all these times are those inside a whole model, {here.correction_ms:+.3g} ms against the operators by "
+            "themselves"
         )
 
 
@@ -97,11 +108,9 @@ def verdict_of(found: IdleChoices, *, is_dense: bool) -> str:
     if is_dense and not found.idle:
         return "the dense model leaves nothing out and keeps its format: it has made no choice that could buy time"
     if found.untold:
-        names = ", ".join(found.untold[:_NAMED])
-        more = f" and {len(found.untold) - _NAMED} more" if len(found.untold) > _NAMED else ""
         return (
             f"whether {'all other choices buy' if found.idle else 'every choice buys'} time is not known: the table "
-            f"can't price what else could be chosen for {names}{more}"
+            f"can't price what else could be chosen for {names_text(found.untold)}"
         )
     return "" if found.idle else "every choice of the policy buys time on this target"
 

@@ -36,6 +36,7 @@ def explain_html(report: ExplainReport) -> str:
     title = html.escape(_title(report))
     lines = [*_warnings(report), *report.sentences, *(finding.sentence for finding in report.findings)]
     lines += [report.verdict] if report.verdict else []
+    lines += [saving.sentence for saving in report.savings]
     listed = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
     sorts = _sorts(report)
     key = "".join(
@@ -74,7 +75,7 @@ def explain_png(report: ExplainReport) -> bytes:
             now, before = now + row.latency_ms, before + row.dense_ms
     axes.set_yticks(range(len(parts)), [picture_text(name) for name in parts], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel(f"latency by the table (ms); thin and pale: the dense model\n{_latency(report)}")
+    axes.set_xlabel(f"latency (ms); thin and pale: the dense model\n{_latency(report)}")
     axes.grid(axis="x", color="#e8ebef")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -153,7 +154,7 @@ def _both(rows: list[TimeRow]) -> tuple[list[float], list[float]]:
 
 
 def _segments(rows: list[TimeRow], values: list[float], sorts: dict[str, str], scale: float) -> str:
-    """One strip for each positive time; a correction below 0 is a figure and no strip."""
+    """One strip for each time above 0."""
     return "".join(
         f'<i style="width:{value * scale:.2f}%;background:{_colour(row, sorts)}" '
         f'title="{html.escape(row.operator or row.name)}: {number(value)} ms"></i>'

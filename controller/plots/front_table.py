@@ -27,7 +27,8 @@ def front_to_html(result: SearchResult) -> str:
     rows = [*result.front, *(row for row in result.baselines if not _is_on(result.front, row))]
     body = "".join(_row(row, on_front=index < count) for index, row in enumerate(rows))
     heads = "".join(f"<th>{html.escape(head)}</th>" for head in _heads(result))
-    picked = "" if result.picked is None else f"<p>picked {html.escape(result.picked.explanation)}</p>"
+    lines = [] if result.picked is None else [f"picked {result.picked.explanation}", result.picked.warning]
+    picked = "".join(f"<p>{html.escape(line)}</p>" for line in lines if line)
     note = f"<p>{html.escape(result.latency_sentence)}</p>" if result.latency_sentence else ""
     return (
         f"<div><p><b>{html.escape(title)}</b>{html.escape(volume)}</p>{_drawing(result, rows)}"
@@ -45,7 +46,7 @@ def _heads(result: SearchResult) -> tuple[str, ...]:
 
 def _row(row: FrontRow, *, on_front: bool) -> str:
     cells = (
-        f"{row.name} (knee)" if row.knee else row.name,
+        row.label,
         f"{row.quality:.4f}",
         "" if row.holdout_quality is None else f"{row.holdout_quality:.4f}",
         f"{number(row.latency_ms)} ms",

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from controller.results import policy_label
 from controller.study_view import PointRole, PointState, PointView, StudyView
 
 if TYPE_CHECKING:  # matplotlib takes most of a second to import
@@ -96,7 +97,7 @@ def _draw_scatter(axes: "Axes", view: StudyView) -> None:
             if kind not in ("uniform", "dense") and not point.knee:
                 continue
             axes.annotate(
-                picture_text(point.label if kind != "front" else "knee"),
+                picture_text("knee" if kind == "front" else policy_label(point.name, None, knee=point.knee)),
                 (point.latency_ms or 0, point.quality or 0),
                 xytext=(7, -3),
                 textcoords="offset points",

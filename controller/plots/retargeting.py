@@ -140,7 +140,7 @@ def _front_head(metric: str) -> tuple[str, ...]:
 def _front_rows(report: RetargetResult) -> Iterator[tuple[str, ...]]:
     for row in report.result.front:
         yield (
-            row.name,
+            row.label,
             number(row.quality),
             number(row.latency_ms),
             f"{row.latency_ratio:.2f}",
@@ -161,7 +161,7 @@ def _before_rows(report: RetargetResult) -> Iterator[tuple[str, ...]]:
             number(row.latency_before_ms),
             number(row.latency_ms),
             size_text(row.size_bytes),
-            "yes" if row.on_front else "no",
+            row.on_front_text,
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from controller.front import FrontMember, feasible, hypervolume, pareto_front
 from controller.job import Constraints, Objective
-from controller.progress import counted_share, front_member
+from controller.progress import front_member
 from controller.samplers.context import RUNG
 from controller.storage.records import TrialRecord, TrialRole, TrialState
 from evaluators.scores import Costs
@@ -15,7 +15,6 @@ from search_spaces.policy import Policy
 from search_spaces.space import SearchSpace
 
 ESTIMATE = "scored in calls of another size: an estimate until it is scored again"
-_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,11 +83,6 @@ def _renumbered(trial: TrialRecord, number: int, costs: Costs) -> TrialRecord:
         violations={},
         sampler_attributes={} if trial.rung is None else {RUNG: trial.rung},
     )
-
-
-def counted(trials: Iterable[TrialRecord], examples: int | None) -> int:
-    """Return how much trials count towards the number that a job asks for, without the last part of one."""
-    return int(sum(counted_share(trial, examples) for trial in trials) + _TOLERANCE)
 
 
 def to_score_again(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from controller.counting import count_trials
 from controller.front import hypervolume
 from controller.plots.retargeting import retarget_html, retarget_png
 from controller.preparation import PricedSpace
@@ -51,6 +52,7 @@ def outcome_of(
         result=result_of(summary, notes=tuple(notes)),
         before=_before(origin, summary, priced),
         taken_over=link.trials,
+        counts=count_trials(summary.trials[: link.trials], origin.search_examples),
         estimates=sum(trial.stopped_early for trial in summary.trials[: link.trials]),
         left_out=left_out,
         evaluations=sum(is_new(trial, link) and trial.state.is_finished for trial in summary.trials),

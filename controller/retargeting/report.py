@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller.results import Record, SearchResult
+from controller.trial_counts import TrialCounts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,11 @@ class PricedRow(Record):
     here: int | None = None
     on_front: bool = False
 
+    @property
+    def on_front_text(self) -> str:
+        """Whether it is on the front there, and as which trial."""
+        return f"yes, trial {self.here}" if self.on_front else "no"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetargetResult(Record):
@@ -44,7 +50,8 @@ class RetargetResult(Record):
         origin_target: Its target in words.
         result: The study for the other target, and its front.
         before: The origin's front, priced on both targets, by falling latency on its own.
-        taken_over: Trials that were taken over.
+        taken_over: Trials that were taken over, probes and baselines included.
+        counts: The same by what became of them.
         estimates: Those of them whose quality is an estimate.
         left_out: Scored trials whose policies the other target has no kernels for.
         evaluations: Policies that were scored for the other target, in this run and in earlier ones.
@@ -58,6 +65,7 @@ class RetargetResult(Record):
     result: SearchResult
     before: tuple[PricedRow, ...]
     taken_over: int
+    counts: TrialCounts
     estimates: int
     left_out: int
     evaluations: int
@@ -68,7 +76,7 @@ class RetargetResult(Record):
     @property
     def sentences(self) -> tuple[str, ...]:
         """The findings in words, one for each line."""
-        found = [f"{self.taken_over} trials of {self.origin} taken over, {self.evaluations} scored for this target"]
+        found = [f"taken over from {self.origin}: {self.counts.text}; {self.evaluations} scored for this target"]
         stay = sum(row.on_front for row in self.before)
         found.append(
             f"of the {len(self.before)} members of its front {stay} are on this one; "

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from controller.counting import evaluations_of
 from controller.dispatch import search_inline
 from controller.errors import UsageError
 from controller.job import JobSpec
@@ -15,7 +16,7 @@ from controller.preparation import PricedSpace, describe, price, work_folder
 from controller.progress import StudyProgress
 from controller.report_details import details_of
 from controller.results import Progress
-from controller.retargeting.carry_over import CarriedOver, carry_over, counted, to_score_again
+from controller.retargeting.carry_over import CarriedOver, carry_over, to_score_again
 from controller.retargeting.job import is_of_another_device, retargeted_job
 from controller.retargeting.outcome import is_new, outcome_of, write_outcome
 from controller.retargeting.report import RetargetResult
@@ -179,7 +180,7 @@ def _config(move: _Move, link: Origin, *, trials: int) -> StudyConfig:
         sampler=job.search.sampler,
         seed=job.search.seed,
         trials=trials,
-        examples=_examples(move.origin),
+        examples=move.origin.search_examples,
         racing=job.search.racing,
         evaluation_digest=move.evaluation_digest,
         target_digest=move.priced.table_checksum,
@@ -191,11 +192,6 @@ def _config(move: _Move, link: Origin, *, trials: int) -> StudyConfig:
     )
 
 
-def _examples(summary: StudySummary) -> int | None:
-    dense = None if summary.dense is None else summary.search.get(summary.dense.policy_digest)
-    return None if dense is None else len(dense.per_example)
-
-
 def _score(move: _Move, stages: Stages) -> StudyRecord:
     """Create the study, or continue it, and score what it lacks; return its record."""
     repository, job = move.repository, move.job
@@ -204,16 +200,17 @@ def _score(move: _Move, stages: Stages) -> StudyRecord:
     if found is not None:
         link = _known_link(found, link)
     trials = list(move.carried.trials) if found is None else repository.trials(found.id)
-    taken = counted((trial for trial in trials if trial.number < link.trials), _examples(move.origin))
+    taken = evaluations_of((trial for trial in trials if trial.number < link.trials), move.origin.search_examples)
     config = _config(move, link, trials=taken + move.evaluations)
     record = open_record(config, repository, lambda: move.carried.trials)
     left = move.evaluations - sum(is_new(trial, link) for trial in trials)
     again = to_score_again(trials, job.objectives, job.constraints, config.chance_quality, most=left)
+    baselines = {trial.policy.digest: trial.name for trial in trials if trial.role is TrialRole.BASELINE}
     for number, policy in enumerate(again, start=len(trials)):
         waiting = TrialRecord(
             number=number,
             role=TrialRole.TRIAL,
-            name=f"trial {number}",
+            name=baselines.get(policy.digest, f"trial {number}"),
             policy=policy,
             state=TrialState.WAITING,
             costs=move.priced.costs.costs(policy),

@@ -1,4 +1,4 @@
-"""Where the time of a policy goes: by unit and operator, with what the correction and the call itself add."""
+"""Where the time of a policy goes inside a whole model: by unit and operator, with what the call itself adds."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -17,12 +17,12 @@ class OperatorTime:
     Attributes:
         operator: What is computed.
         count: How often.
-        table_ms: Time by the table, all of them together.
+        latency_ms: Time inside a whole model, all of them together.
     """
 
     operator: Operator
     count: int
-    table_ms: float
+    latency_ms: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,14 +32,14 @@ class PartTime:
     Attributes:
         name: Name of the unit; empty for what lies outside.
         operators: Its operators, the slowest first.
-        table_ms: Their times by the table, added up.
-        corrected_ms: The same inside a whole model.
+        latency_ms: Their times added up.
+        table_ms: The same by the table, each operator by itself.
     """
 
     name: str
     operators: tuple[OperatorTime, ...]
+    latency_ms: float
     table_ms: float
-    corrected_ms: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,17 +64,17 @@ class Breakdown:
     @property
     def correction_ms(self) -> float:
         """What operators take inside a whole model beyond their own times; below 0 where fusion saves time."""
-        return sum(part.corrected_ms - part.table_ms for part in self.parts)
+        return sum(part.latency_ms - part.table_ms for part in self.parts)
 
     @property
     def latency_ms(self) -> float:
         """Predicted time of a call."""
-        return sum(part.corrected_ms for part in self.parts) + self.overhead_ms
+        return sum(part.latency_ms for part in self.parts) + self.overhead_ms
 
-    def table_ms_of(self, kinds: Iterable[OperatorKind]) -> float:
-        """Return the time by the table of all operators of some kinds."""
+    def latency_ms_of(self, kinds: Iterable[OperatorKind]) -> float:
+        """Return the time of all operators of some kinds."""
         wanted = set(kinds)
-        return sum(o.table_ms for part in self.parts for o in part.operators if o.operator.kind in wanted)
+        return sum(o.latency_ms for part in self.parts for o in part.operators if o.operator.kind in wanted)
 
 
 def break_down(structure: ModelStructure, policy: Policy, predictor: LatencyPredictor) -> Breakdown:
@@ -100,12 +100,12 @@ def break_down(structure: ModelStructure, policy: Policy, predictor: LatencyPred
 
 def _part(name: str, counts: Counter[Operator], predictor: LatencyPredictor) -> PartTime:
     times = [
-        OperatorTime(operator=operator, count=count, table_ms=count * predictor.operator_ms(operator))
+        OperatorTime(operator=operator, count=count, latency_ms=predictor.operators_ms([(operator, count)]))
         for operator, count in counts.items()
     ]
     return PartTime(
         name=name,
-        operators=tuple(sorted(times, key=lambda time: (-time.table_ms, str(time.operator)))),
-        table_ms=sum(time.table_ms for time in times),
-        corrected_ms=predictor.operators_ms(counts.items()),
+        operators=tuple(sorted(times, key=lambda time: (-time.latency_ms, str(time.operator)))),
+        latency_ms=sum(time.latency_ms for time in times),
+        table_ms=sum(count * predictor.operator_ms(operator) for operator, count in counts.items()),
     )

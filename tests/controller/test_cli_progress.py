@@ -1,6 +1,7 @@
 """Progress on terminals and in pipes, and numbers as people read them."""
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -48,6 +49,8 @@ def test_progress_line_has_all_that_is_known():
     )
     expected = "searching, 3/9 trials, 1 failed, front 2, hypervolume 0.5000, 1 h 1 min left, best: b"
     assert progress_line(progress) == expected
+    counted = replace(progress, baselines=2)
+    assert "searching, 3/9 trials (2 of them baselines), 1 failed" in progress_line(counted)
 
 
 def test_numbers_for_people():

@@ -11,6 +11,7 @@ from controller.explanation.report import ExplainReport, Finding, TimeRow
 from controller.results import EXTRAPOLATED, FOREIGN_TABLE, FrontRow, SearchResult
 from controller.retargeting.report import PricedRow, RetargetResult
 from controller.retargeting.target_change import TargetChange
+from controller.trial_counts import TrialCounts
 from evaluators.latency.idle_choices import IdleKind
 
 HOSTILE = "[red]x[/red]\x1b[31m\u202e"
@@ -48,6 +49,7 @@ REPORT = RetargetResult(
         ),
     ),
     taken_over=40,
+    counts=TrialCounts(scored=20, probes=14, baselines=6, evaluations=22),
     estimates=3,
     left_out=2,
     evaluations=6,
@@ -104,7 +106,7 @@ def test_retarget_hands_on_what_differs_and_shows_both_fronts(serve):
     assert "front of demo (cpu-onnxruntime, 1 thread" in done.stdout
     assert "demo-2t: front" in done.stdout
     assert "no kernels" in done.stdout
-    assert "40 trials of demo taken over, 6 scored for this target" in done.stdout
+    assert "from demo: 20 trials (20 scored), 14 probes and 6 baselines; 6 scored for this target" in done.stdout
     assert "--evaluations 7 scores them too" in done.stdout
     assert "2 scored trials left out" in done.stdout
     assert FOREIGN_TABLE in done.stdout

@@ -7,9 +7,9 @@ from controller.results import FrontRow, PickSummary, SearchResult
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
 
-def row(name: str, quality: float, latency_ms: float, **more: object) -> FrontRow:
+def row(name: str, quality: float, latency_ms: float, trial: int | None = None, **more: object) -> FrontRow:
     return FrontRow(
-        trial=None,
+        trial=trial,
         name=name,
         policy_digest=name,
         quality=quality,
@@ -45,12 +45,13 @@ def test_members_and_baselines_are_drawn_and_listed() -> None:
         study="demo",
         metric="accuracy",
         front=front,
-        baselines=(row("dense", 0.92, 10.0), row("keep 1, w8a8", 0.9, 6.0)),
+        baselines=(row("dense", 0.92, 10.0), row("keep 1, w8a8", 0.9, 6.0, trial=2)),
     )
     tags = shown(result)
     assert tags.tags.count("circle") == 3
     assert tags.tags.count("tr") == 4
-    for text in ("demo: 2 policies on the front", "trial 3 (knee)", "0.9100", "0.9000", "2 MB", "keep 1, w8a8"):
+    names = ("trial 3 (knee)", "keep 1, w8a8 (trial 2)")
+    for text in ("demo: 2 policies on the front", *names, "0.9100", "0.9000", "2 MB"):
         assert text in tags.text
 
 

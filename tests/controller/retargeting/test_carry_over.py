@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from controller.counting import evaluations_of
 from controller.front import FrontMember, hypervolume, pareto_front
 from controller.job import Constraints, Objective
-from controller.retargeting.carry_over import ESTIMATE, carry_over, counted, to_score_again
+from controller.retargeting.carry_over import ESTIMATE, carry_over, to_score_again
 from controller.storage import TrialRecord, TrialRole, TrialState
 from evaluators.scores import Costs
 from search_spaces.policy import Choice, Policy
@@ -64,7 +65,7 @@ def test_finished_trials_are_numbered_and_priced_anew(trials: list[TrialRecord])
     assert all((t.attempt, t.attempts) == (None, 0) for t in carried.trials)
     assert carried.trials[2].sampler_attributes == {"paretrim:rung": 0}
     assert (carried.estimates, carried.left_out) == (1, 0)
-    assert counted(carried.trials, 64) == 2
+    assert evaluations_of(carried.trials, 64) == 2
 
 
 def test_in_calls_of_another_size_only_the_dense_score_stays(trials: list[TrialRecord]) -> None:

@@ -146,6 +146,22 @@ def test_in_calls_of_another_size_scores_are_estimates(job: JobSpec, tiny_image:
     )
     assert "estimate" in " ".join(some.sentences)
 
+    all_of_them = retarget(job, table=path, batch=4, evaluations=none.still_estimated, study="b4")
+    after = study(job, "b4")
+    uniform = {t.policy.digest: t.name for t in after.trials if t.role is TrialRole.BASELINE}
+    again = {t.policy.digest: t for t in after.trials if t.number >= all_of_them.taken_over}
+    assert uniform.keys() & again.keys()
+    assert all(trial.name == uniform.get(digest, f"trial {trial.number}") for digest, trial in again.items())
+    beside = {row.policy_digest: row for row in all_of_them.result.baselines}
+    assert beside.keys() == uniform.keys() & {after.trials[0].policy.digest, *again}
+    for digest in uniform.keys() & again.keys():
+        assert beside[digest].label.removesuffix(", knee)").rstrip(")").endswith(f" (trial {again[digest].number}")
+    (note,) = (note for note in all_of_them.result.notes if "not shown beside the front" in note)
+    assert all((name in note) != (digest in beside) for digest, name in uniform.items())
+    on_front = {row.trial for row in all_of_them.result.front}
+    assert all(row.here in on_front for row in all_of_them.before if row.on_front)
+    assert all(row.on_front_text == (f"yes, trial {row.here}" if row.on_front else "no") for row in all_of_them.before)
+
 
 def test_a_table_of_another_device_is_taken_and_the_result_says_where_it_holds(
     job: JobSpec, make_table: MakeTable
