@@ -174,9 +174,8 @@ def _too_many(report: ExportReport) -> bool:
 def _files(report: ExportReport) -> str:
     lines = []
     if report.form is ExportForm.ONNX:
-        lines.append(
-            "`model.onnx`: the model, opset 20 with operators of ONNX Runtime (`com.microsoft`) for 4-bit weights"
-        )
+        own = ", ".join(f"`{name}`" for name in report.weights.runtime_operators)
+        lines.append("`model.onnx`: the model, opset 20" + (f" with operators of ONNX Runtime: {own}" if own else ""))
     if report.folder_loader == "transformers":
         lines.append("`model.safetensors`: the model in the Hugging Face form; `from_pretrained` loads this folder")
     elif report.folder_loader == "paretrim":
