@@ -81,6 +81,14 @@ def test_python_names_what_there_is(path):
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.stem)
+def test_files_that_a_page_includes_are_marked_as_the_site_reads_it(path):
+    for line in re.findall(r"^\W*8 *<.*$", path.read_text(), re.MULTILINE):
+        included = re.fullmatch(r'--8<-- "(.+)"', line)
+        assert included is not None, line
+        assert (ROOT / included[1]).is_file(), line
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.stem)
 def test_files_that_a_page_names_are_there(path):
     named = re.findall(
         r"`((?:examples|benchmarks|deploy|evaluators|workers|tests|controller)/[\w./-]+)", path.read_text()

@@ -2,6 +2,7 @@
 
 import html.parser
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,12 @@ def test_formulas_are_markup_and_none_is_left_over(site):
     assert page.formulas > 30
     assert r"\(" not in page.text
     assert r"\[" not in page.text
+
+
+def test_included_files_stand_where_their_marks_were(site):
+    pages = {path: Page(path).text for path in site.rglob("*.html")}
+    assert not [path for path, text in pages.items() if re.search(r"--\s*8\s*<", text)]
+    assert "def compress(model: str, rows: str, out: str)" in pages[site / "how-to" / "own-model.html"]
 
 
 def test_the_reference_has_every_key_of_a_job(site):

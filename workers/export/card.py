@@ -9,6 +9,7 @@ from evaluators.latency.correction import CONFIDENCE
 from search_spaces.policy import Policy
 from search_spaces.units import ModelStructure
 from workers.export.report import ExportReport
+from workers.export.usage import Usage, render_usage
 from workers.protocol import WorkerSpec
 from workers.targets.base import ExportForm
 
@@ -39,6 +40,8 @@ def render_card(
         "## Policy\n",
         "![What each unit keeps, and in which format](policy.svg)\n",
         _policy_table(structure, policy),
+        "## How to run it\n",
+        render_usage(_usage(report, spec, structure)),
         "## Files\n",
         _files(report),
         "## How it was made\n",
@@ -47,6 +50,18 @@ def render_card(
         f"thread{'s' if report.threads > 1 else ''}, in a process of its own.\n",
     ]
     return "\n".join(parts)
+
+
+def _usage(report: ExportReport, spec: WorkerSpec, structure: ModelStructure) -> Usage:
+    return Usage(
+        task=spec.model.task,
+        target=report.target,
+        form=report.form,
+        batch=report.batch,
+        threads=report.threads,
+        longest=min(spec.data.max_length, structure.max_tokens or spec.data.max_length),
+        has_processor=bool({"tokenizer_config.json", "preprocessor_config.json"} & report.files.keys()),
+    )
 
 
 def _metadata(report: ExportReport, spec: WorkerSpec) -> str:
@@ -174,9 +189,8 @@ def _too_many(report: ExportReport) -> bool:
 def _files(report: ExportReport) -> str:
     lines = []
     if report.form is ExportForm.ONNX:
-        lines.append(
-            "`model.onnx`: the model, opset 20 with operators of ONNX Runtime (`com.microsoft`) for 4-bit weights"
-        )
+        own = ", ".join(f"`{name}`" for name in report.weights.runtime_operators)
+        lines.append("`model.onnx`: the model, opset 20" + (f" with operators of ONNX Runtime: {own}" if own else ""))
     if report.folder_loader == "transformers":
         lines.append("`model.safetensors`: the model in the Hugging Face form; `from_pretrained` loads this folder")
     elif report.folder_loader == "paretrim":

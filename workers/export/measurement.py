@@ -135,12 +135,14 @@ class WeightCount(BaseModel):
     Attributes:
         bytes: Bytes of all tensors.
         quantized: How many quantized layers there are, by form and shape ("int8 1536x384").
+        runtime_operators: Operators of an ONNX file that only ONNX Runtime has ("MatMulNBits"); empty for other forms.
     """
 
     model_config = _CONFIG
 
     bytes: int
     quantized: Mapping[str, int]
+    runtime_operators: tuple[str, ...] = ()
 
 
 class Measurement(BaseModel):

@@ -55,7 +55,7 @@ def export_onnx(
         ExportError: An operator has no ONNX form; the message carries the exporter's own.
     """
     names = tuple(inputs)
-    axes = {name: dict.fromkeys(task.dynamic_axes[name], torch.export.Dim.DYNAMIC) for name in names}
+    axes = {name: dict(task.dynamic_axes[name]) for name in names}
     wrapped = (_Logits(model, names) if early_exit is None else ExitingModel(model, names, early_exit)).eval()
     with onnx_layers(model), onnx_positions(model), _quiet(), torch.no_grad():
         try:

@@ -56,6 +56,7 @@ def _count_onnx(folder: Path) -> WeightCount:
     return WeightCount(
         bytes=sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in tensors.values()),
         quantized=_named(_onnx_layers(nodes, {name: tuple(tensor.dims) for name, tensor in tensors.items()})),
+        runtime_operators=tuple(sorted({node.op_type for node in nodes if node.domain == "com.microsoft"})),
     )
 
 

@@ -214,6 +214,16 @@ class TestArtifact:
         predicted = exported.worker.costs.costs(exported.policy).size_bytes
         assert report.weights.bytes == pytest.approx(predicted, rel=0.1)
 
+    def test_card_names_operators_of_the_runtime_where_the_file_has_some(
+        self, exported: Exported, released: tuple[ExportReport, Path]
+    ) -> None:
+        report, out = released
+        assert report.weights.runtime_operators == ("MatMulNBits",)
+        assert "the model, opset 20 with operators of ONNX Runtime: `MatMulNBits`\n" in (out / "README.md").read_text()
+        without = report.weights.model_copy(update={"runtime_operators": ()})
+        card = _request(exported, out).render_card(report.model_copy(update={"weights": without}))
+        assert "- `model.onnx`: the model, opset 20\n" in card
+
     def test_classes_add_up_to_the_metric(self, released: tuple[ExportReport, Path]) -> None:
         report, _ = released
         assert report.classes is not None

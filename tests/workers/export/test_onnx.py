@@ -1,5 +1,6 @@
 """The exported graph: what ONNX Runtime makes of it when it is loaded with all optimisations."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -75,6 +76,42 @@ def test_norms_and_rotations_of_positions_are_one_kernel_each(family, norms, rot
     (logits,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(logits), model(**inputs).logits, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "answer"),
+    [
+        ("text-classification", "distilbert", ["batch", 3]),
+        ("sentence-similarity", "distilbert, embedding", ["batch", 32]),
+        ("image-classification", "resnet", ["batch", 3]),
+        ("causal-lm", "llama", ["batch", "sequence", 50]),
+        ("seq2seq-lm", "t5", ["batch", "target_sequence", 50]),
+    ],
+)
+def test_axes_bear_the_names_that_the_task_gives_them(name, family, answer, tmp_path) -> None:
+    model = FAMILIES[family]().eval()
+    model.set_attn_implementation("eager")
+    forgo_cache(model)
+    processor = SimpleNamespace(model_input_names=["input_ids", "attention_mask"], pad_token_id=0)
+    task = TASKS.get(name)(processor, model.config)
+    path = tmp_path / "model.onnx"
+    export_onnx(model, task, task.random_inputs(2, 9, seed=0), path)
+    graph = onnx.load(path).graph
+    varying = {
+        value.name: {axis: size for axis, size in enumerate(sizes_of(value)) if isinstance(size, str)}
+        for value in graph.input
+    }
+    assert varying == {name: task.dynamic_axes[name] for name in varying}
+    assert [sizes_of(value) for value in graph.output] == [answer]
+    words = {
+        word for value in graph.value_info for size in sizes_of(value) for word in re.findall(r"\b[a-z]\w*", str(size))
+    }
+    assert words <= {name for axes in task.dynamic_axes.values() for name in axes.values()}
+
+
+def sizes_of(value: onnx.ValueInfoProto) -> list[str | int]:
+    """Sizes of a value's axes, by name where they vary."""
+    return [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
 
 
 def test_residual_additions_stay_apart_from_layer_normalisation(exported):

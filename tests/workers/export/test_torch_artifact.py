@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from programs import output_of, program_in
 
 from evaluators.latency.table import load_table
 from search_spaces.policy import Choice
@@ -54,3 +55,11 @@ def test_a_folder_is_what_torch_runs(name, tiny_text, tmp_path):
     text = (out / "README.md").read_text()
     assert 'library_name: "transformers"' in text
     assert "`paretrim.load` loads this folder" in text
+    printed = output_of(program_in(text, after="## How to run it"), out)
+    (example,) = worker.task.encode(["A sentence."], [0], max_length=32)
+    inputs = worker.task.collate([example])
+    with torch.inference_mode():
+        answer = worker.model_of(policy)(**inputs).logits
+    assert printed.startswith(f"LABEL_{int(answer.argmax())} ")
+    assert f'`DEVICES.get("{name}")(1).open(Path("."))`' in text
+    torch.testing.assert_close(DEVICES.get(name)(1).open(out).logits(inputs), answer, rtol=0, atol=0.05)

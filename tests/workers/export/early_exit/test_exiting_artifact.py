@@ -15,6 +15,7 @@ from search_spaces.policy import Choice, Policy
 from workers.export import artifact
 from workers.export.artifact import ArtifactError, ExportRequest, export_artifact
 from workers.export.card import render_card
+from workers.export.early_exit.branch import graphs_of
 from workers.export.early_exit.exiting_model import EarlyExit, exiting_forward
 from workers.export.early_exit.head import entropy
 from workers.export.early_exit.plan import EarlyExitError, plan_early_exit
@@ -142,6 +143,16 @@ def test_quantized_layers_are_counted_in_the_branch_too(released: tuple[ExportRe
     assert sum(released[0].weights.quantized.values()) == 6
     outer = onnx.load(released[1] / "model.onnx").graph
     assert sum(node.op_type == "MatMulInteger" for node in outer.node) < 6
+
+
+def test_all_graphs_name_their_axes_as_the_task_does(planned: Planned, released: tuple[ExportReport, Path]) -> None:
+    graphs = list(graphs_of(onnx.load(released[1] / "model.onnx").graph))
+    values = [value for graph in graphs for value in (*graph.input, *graph.output, *graph.value_info)]
+    found = {axis.dim_param for value in values for axis in value.type.tensor_type.shape.dim if axis.dim_param}
+    assert len(graphs) == 3
+    assert found == {
+        name for value in graphs[0].input for name in planned.worker.task.dynamic_axes[value.name].values()
+    }
 
 
 def test_the_hugging_face_form_is_the_whole_model(planned: Planned, released: tuple[ExportReport, Path]) -> None:
