@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
+from controller.job_origin import JobOrigin
 from controller.problems import JobError as JobError
 from controller.problems import Location, describe_errors, mask_passwords, show, show_name, suggest
 from controller.retargeting.target_change import TargetChange
@@ -181,6 +182,8 @@ class JobSpec(BaseModel):
     recovery: RecoveryConfig = RecoveryConfig()
     """Training of models that were found, after the search and for exports."""
 
+    _origin: JobOrigin = PrivateAttr(default=JobOrigin())
+
     @field_validator("objectives")
     @classmethod
     def _objectives_trade_off(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
@@ -210,6 +213,17 @@ class JobSpec(BaseModel):
                         f"choose from {', '.join(on_target)}"
                     )
         return self
+
+    @property
+    def origin(self) -> JobOrigin:
+        """The file that the job was read from, where there is one."""
+        return self._origin
+
+    def of(self, origin: JobOrigin) -> Self:
+        """Return the job as one of this origin."""
+        job = self.model_copy()
+        job._origin = origin
+        return job
 
     @property
     def digest(self) -> str:

@@ -43,6 +43,8 @@ class Description:
         space: What may be proposed.
         workload: Batch and tokens of one call.
         table: File of the latency table, whether or not it exists.
+        job_words: Command line that measures what the job's file needs; empty where the job has none.
+        job_out: The file that this command writes where it names none.
     """
 
     spec: WorkerSpec
@@ -50,6 +52,8 @@ class Description:
     space: SearchSpace
     workload: Workload
     table: Path
+    job_words: tuple[str, ...] = ()
+    job_out: Path | None = None
 
     def request(self, operators: tuple[Operator, ...], *, minutes: float | None = None) -> TableRequest:
         """Return what its table needs to have measured.
@@ -66,6 +70,8 @@ class Description:
             operators=operators,
             out=self.table,
             minutes=minutes,
+            job_words=self.job_words,
+            job_out=self.job_out,
         )
 
 
@@ -142,7 +148,15 @@ def describe(job: JobSpec) -> Description:
         seed=job.search.seed,
         threads=max(1, int(job.search.cpus_per_worker)),
     )
-    return Description(spec=spec, structure=structure, space=space, workload=workload, table=table)
+    return Description(
+        spec=spec,
+        structure=structure,
+        space=space,
+        workload=workload,
+        table=table,
+        job_words=job.origin.profile_words(job.model, job.target),
+        job_out=table if job.origin.names_table(job.target.table) else None,
+    )
 
 
 def price(job: JobSpec, description: Description, on_stage: OnStage) -> PricedSpace:

@@ -218,8 +218,7 @@ def test_a_job_of_more_tokens_than_the_table_has_is_refused_or_said(tiny_text, t
     assert done.exit_code == 3
     message = done.stderr.replace("\n", " ")
     assert re.search(rf"was measured for {length // 2} (sequence|tokens)", message)
-    assert f"paretrim profile --model {tiny_text.model.id}" in message
-    assert f"--sequence-length {length}" in message
+    assert f"paretrim profile --space {job} --out {tiny_text.table}" in message
 
 
 def test_extrapolation_is_asked_for_and_said(tiny_text, tmp_path):
