@@ -69,6 +69,7 @@ def plan(job: JobSpec, *, read_data: bool = False) -> JobPlan:
         unreachable=out_of_reach,
         table_source=_source(job, description, measured=measured),
         foreign_table=priced is not None and bool(priced.foreign),
+        foreign=() if priced is None else priced.foreign,
         extrapolated=0 if priced is None else priced.extrapolated,
         trials=job.search.trials,
         data_read=read_data,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,7 @@ from search_spaces.space import SearchSpace
 
 _DIFFERENCES_SHOWN = 12
 _ORIGIN = "origin"
+_NAMED_FLAGS = re.compile(r"^flags: .*")
 
 
 class StudyConflictError(UsageError):
@@ -183,13 +185,15 @@ def _compared(fixed_json: str) -> Any:
 
     What follows from model, data and table is left out, as these have a digest; and where the quality of guessing is
     computed from outputs, its last digits are those of the machine. Where the trials are from changes nothing about
-    them.
+    them. How much of a foreign table's flags is told has changed.
     """
     content = json.loads(fixed_json)
     content.pop(_ORIGIN, None)
     for name in ("chance_quality", "metric_evaluation", MARGIN_PCT, "measured_on"):
         content["job"].pop(name, None)
     content["job"].setdefault("quality", QualityMeasure.METRIC.value)
+    if "foreign_table" in content["job"]:
+        content["job"]["foreign_table"] = [_NAMED_FLAGS.sub("flags", text) for text in content["job"]["foreign_table"]]
     return content
 
 

@@ -118,7 +118,7 @@ def test_failures_are_grouped_with_an_example():
     failed = replace(RESULT, failures=(FailureGroup(reason="timeout", count=3, example=HOSTILE),), foreign_table=True)
     text = shown(failed)
     assert "3 failed (timeout), for example: [red]x[/red][31m:smile:" in text
-    assert "other hardware" in text
+    assert "on another device" in text
 
 
 @pytest.mark.parametrize("options", [{}, TERMINAL])

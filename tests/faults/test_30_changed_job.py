@@ -44,3 +44,16 @@ def test_the_difference_is_shown_and_nothing_changes(
     assert exit_code_of(caught.value) is ExitCode.USAGE
     assert repository.find_study("s") == before
     database.dispose()
+
+
+def test_other_words_for_the_flags_of_a_foreign_table_are_no_change(tmp_path: Path) -> None:
+    database = open_database(f"sqlite:///{tmp_path}/paretrim.db")
+    repository = Repository(database)
+    before = ["device: 'A' there, 'B' here", "flags: ('avx2', 'fma') there, ('avx2',) here"]
+    told = replace(CONFIG, fixed={"foreign_table": before})
+    Study.open(told, repository, SimulatedCosts(SPACE)).close()
+    now = replace(CONFIG, fixed={"foreign_table": [before[0], "flags: fma only there"]})
+    Study.open(now, repository, SimulatedCosts(SPACE)).close()
+    with pytest.raises(StudyConflictError, match="foreign_table"):
+        Study.open(replace(CONFIG, fixed={"foreign_table": []}), repository, SimulatedCosts(SPACE))
+    database.dispose()
