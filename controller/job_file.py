@@ -35,7 +35,7 @@ def load_job(path: str | Path) -> JobSpec:
     if isinstance(content, dict):
         _anchor_paths(content, path.absolute().parent)
     job = parse_job(content, where=show_path(path), positions=positions)
-    return job.of(JobOrigin(file=path, model=job.model, target=job.target))
+    return job.of(JobOrigin(file=path, model=job.model, target=job.target, positions=positions))
 
 
 def relative_paths(path: str | Path) -> dict[str, str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from controller.plain_file import show_path
+from controller.problems import Location
 from workers.model import ModelConfig
 from workers.targets.base import TargetConfig
 
@@ -17,11 +20,20 @@ class JobOrigin:
         file: The job file, as its user wrote the path; None for a job from elsewhere, as a study's in the database.
         model: The model that it names.
         target: The target that it names.
+        positions: Line and column of its entries, where they are known.
     """
 
     file: Path | None = field(default=None, compare=False)
     model: ModelConfig | None = field(default=None, compare=False)
     target: TargetConfig | None = field(default=None, compare=False)
+    positions: Mapping[Location, tuple[int, int]] = field(default_factory=dict, compare=False)
+
+    def place_of(self, key: str, target: TargetConfig) -> str:
+        """Return where the file gives the target this value, for the start of a message; empty where it does not."""
+        if self.file is None or getattr(self.target, key) != getattr(target, key):
+            return ""
+        line, column = self.positions.get(("target", key), (0, 0))
+        return f"{show_path(self.file)}: " + (f"line {line}, column {column}: " if line else "")
 
     def profile_words(self, model: ModelConfig, target: TargetConfig) -> tuple[str, ...]:
         """Return the command line that measures what the job's space needs, for what became of model and target.

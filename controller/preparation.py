@@ -27,7 +27,7 @@ from workers.profiling.required import grid_operators, required_operators
 from workers.protocol import WorkerSpec
 from workers.targets import TARGETS, TargetConfig
 from workers.targets.device import DEVICES
-from workers.workload import workload_of
+from workers.workload import WorkloadError, workload_of
 
 # SQLAlchemy would say the same, and takes longer to import than all else that a plan does.
 _SQLITE_FILE = re.compile(r"sqlite(?:\+\w+)?:///([^?]+)")
@@ -132,7 +132,7 @@ def describe(job: JobSpec) -> Description:
     if job.target.table is None:
         check_available(job.target)
     structure = load_structure(job.model)
-    workload = workload_of(job.target, structure)
+    workload = _workload(job, structure)
     folder = work_folder(job.storage)
     target = TARGETS.get(job.target.name)
     choices = with_kernels(job.space, job.target, structure)
@@ -157,6 +157,13 @@ def describe(job: JobSpec) -> Description:
         job_words=job.origin.profile_words(job.model, job.target),
         job_out=table if job.origin.names_table(job.target.table) else None,
     )
+
+
+def _workload(job: JobSpec, structure: ModelStructure) -> Workload:
+    try:
+        return workload_of(job.target, structure)
+    except WorkloadError as error:
+        raise WorkloadError(f"{job.origin.place_of('sequence_length', job.target)}{error}") from None
 
 
 def price(job: JobSpec, description: Description, on_stage: OnStage) -> PricedSpace:
