@@ -166,7 +166,7 @@ def check_same_study(record: StudyRecord, config: StudyConfig) -> None:
     before, now = (_compared(text) for text in (record.fixed_json, config.fixed_json))
     if before == now:
         return
-    lines = list(differences(before, now))
+    lines = _told(before, now)
     more = [f"and {len(lines) - _DIFFERENCES_SHOWN} more"] if len(lines) > _DIFFERENCES_SHOWN else []
     raise StudyConflictError(
         "\n  ".join(
@@ -178,6 +178,17 @@ def check_same_study(record: StudyRecord, config: StudyConfig) -> None:
             ]
         )
     )
+
+
+def _told(before: Any, now: Any) -> list[str]:
+    """Differences in what the job's user wrote first; those of single units, which mostly follow, are only counted."""
+    written = list(differences(before["job"], now["job"], "job"))
+    keys = [key for key in sorted(before.keys() | now.keys()) if key not in ("job", "space")]
+    told = [line for key in keys for line in differences({key: before.get(key)}, {key: now.get(key)})]
+    units = list(differences(before["space"], now["space"], "space"))
+    if written and units:
+        units = [f"space: {len(units)} choices of single units"]
+    return [*written, *told, *units]
 
 
 def _compared(fixed_json: str) -> Any:
