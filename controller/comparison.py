@@ -12,7 +12,7 @@ from controller.errors import UsageError
 from controller.front import MAXIMISED, FrontMember, cost_bounds, points_of
 from controller.job import Objective
 from controller.record import Record
-from controller.storage.engine import open_database
+from controller.storage.engine import open_existing
 from controller.storage.repository import Repository
 from controller.study_summary import StudySummary, summarise
 from controller.trial_counts import TrialCounts
@@ -132,8 +132,8 @@ def compare_studies(first: str, second: str, storage: str, *, other_storage: str
             common.
     """
     summaries = (
-        summarise(Repository(open_database(storage)), first),
-        summarise(Repository(open_database(other_storage or storage)), second),
+        summarise(Repository(open_existing(storage)), first),
+        summarise(Repository(open_existing(other_storage or storage)), second),
     )
     for summary in summaries:
         if summary.dense is None or not summary.front:

@@ -17,7 +17,7 @@ from optuna.trial import TrialState as OptunaState
 from controller.errors import UsageError
 from controller.front import MAXIMISED, cost_value, cost_violations
 from controller.job import Objective
-from controller.storage.engine import open_database
+from controller.storage.engine import open_existing
 from controller.storage.records import TrialRecord, TrialRole, TrialState
 from controller.storage.repository import Repository
 from controller.study_memory import StudyMemory
@@ -51,7 +51,7 @@ def run_dashboard(study: str, storage: str, *, port: int, on_ready: Callable[[st
         UsageError: optuna-dashboard is not installed, there is no such study, or the port is taken.
     """
     make_app = _dashboard()
-    copy = optuna_study(summarise(Repository(open_database(storage)), study))
+    copy = optuna_study(summarise(Repository(open_existing(storage)), study))
     try:
         server = make_server(HOST, port, _read_only(make_app(copy._storage)), _Server, _QuietHandler)
     except OSError as error:

@@ -19,7 +19,7 @@ from controller.registry.names import Registration
 from controller.registry.registration import check_reachable, run_register
 from controller.registry.report import RegisteredVersion
 from controller.results import ExitSummary, ExportSummary
-from controller.storage.engine import open_database
+from controller.storage.engine import open_existing
 from controller.storage.repository import Repository
 from controller.study_summary import StudySummary, summarise
 from search_spaces.policy import Policy
@@ -65,7 +65,7 @@ def run_export(
         check_place(out)
     except ArtifactError as error:
         raise UsageError(str(error)) from error
-    summary = summarise(Repository(open_database(storage)), study)
+    summary = summarise(Repository(open_existing(storage)), study)
     number, explanation = _choose(summary, pick, trial)
     uri = None if registration is None else registration.tracking_uri or summary.job.mlflow.tracking_uri
     if uri is not None:

@@ -1,6 +1,16 @@
 """What is said wherever latencies are shown that do not hold on this machine."""
 
-FOREIGN_TABLE = "latencies come from a table that was measured on other hardware: good for planning only"
+from collections.abc import Sequence
+
+FOREIGN_TABLE = (
+    "latencies come from a table that was measured on another device, runtime or number of threads: good for "
+    "planning only"
+)
+
+
+def foreign_note(differences: Sequence[str]) -> str:
+    """Return the note on a foreign table with what differs."""
+    return f"{FOREIGN_TABLE} ({'; '.join(differences)})"
 
 
 def hardware_note(*, foreign_table: bool, measured_on: str | None) -> str | None:

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
+from controller.job_origin import JobOrigin
 from controller.problems import JobError as JobError
-from controller.problems import Location, describe_errors, mask_passwords, show, show_name, suggest
+from controller.problems import Location, MisplacedError, describe_errors, mask_passwords, show, show_name, suggest
 from controller.retargeting.target_change import TargetChange
 from controller.sampler_names import BUILT_IN, sampler_names
 from evaluators.scores import QualityMeasure
@@ -181,6 +182,8 @@ class JobSpec(BaseModel):
     recovery: RecoveryConfig = RecoveryConfig()
     """Training of models that were found, after the search and for exports."""
 
+    _origin: JobOrigin = PrivateAttr(default=JobOrigin())
+
     @field_validator("objectives")
     @classmethod
     def _objectives_trade_off(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
@@ -202,14 +205,27 @@ class JobSpec(BaseModel):
     @model_validator(mode="after")
     def _formats_have_kernels(self) -> Self:
         on_target = TARGETS.get(self.target.name).formats
-        for declared in (self.space.formats, *(override.formats for override in self.space.override)):
-            for name in declared or ():
+        places: dict[Location, tuple[str, ...] | None] = {("space", "formats"): self.space.formats}
+        places |= {("space", "override", i, "formats"): o.formats for i, o in enumerate(self.space.override)}
+        for place, declared in places.items():
+            for index, name in enumerate(declared or ()):
                 if name not in on_target:
-                    raise ValueError(
-                        f"space: formats must have a kernel on {self.target.name}; got {name!r}; "
-                        f"choose from {', '.join(on_target)}"
+                    raise MisplacedError(
+                        (*place, index),
+                        f"must have a kernel on {self.target.name}; got {name!r}; choose from {', '.join(on_target)}",
                     )
         return self
+
+    @property
+    def origin(self) -> JobOrigin:
+        """The file that the job was read from, where there is one."""
+        return self._origin
+
+    def of(self, origin: JobOrigin) -> Self:
+        """Return the job as one of this origin."""
+        job = self.model_copy()
+        job._origin = origin
+        return job
 
     @property
     def digest(self) -> str:

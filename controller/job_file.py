@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.job import JobSpec, parse_job
+from controller.job_origin import JobOrigin
 from controller.plain_file import FileKind, PlainFileError, Positions, read_plain, show_path
 from controller.problems import JobError
 from evaluators.latency.shipped import is_shipped
@@ -33,7 +34,8 @@ def load_job(path: str | Path) -> JobSpec:
     content, positions = _read(path)
     if isinstance(content, dict):
         _anchor_paths(content, path.absolute().parent)
-    return parse_job(content, where=show_path(path), positions=positions)
+    job = parse_job(content, where=show_path(path), positions=positions)
+    return job.of(JobOrigin(file=path, model=job.model, target=job.target, positions=positions))
 
 
 def relative_paths(path: str | Path) -> dict[str, str]:
@@ -69,7 +71,7 @@ def anchored(job: JobSpec, folder: Path) -> JobSpec:
     """Return a job with its relative paths taken from a folder, so that workers elsewhere find the same files."""
     content = job.model_dump(mode="json")
     _anchor_paths(content, folder)
-    return JobSpec.model_validate_json(json.dumps(content))
+    return JobSpec.model_validate_json(json.dumps(content)).of(job.origin)
 
 
 def _anchor_paths(content: dict[str, Any], folder: Path) -> None:

@@ -56,7 +56,8 @@ class JobPlan(Record):
         constraints_reachable: Whether a policy meets the bounds on costs.
         unreachable: One line for each bound out of reach, with the nearest that can be had.
         table_source: Where latencies come from ("measured on this machine", or the table's path).
-        foreign_table: Whether the table was measured on other hardware.
+        foreign_table: Whether the table was measured on another device, runtime or number of threads.
+        foreign: How these differ from this machine's.
         extrapolated: How many operators of the space lie outside what the table was measured for.
         trials: Trials that the job asks for.
         data_read: Whether all rows of the data were read and encoded; else files were looked at only.
@@ -83,6 +84,7 @@ class JobPlan(Record):
     unreachable: tuple[str, ...] = ()
     table_source: str
     foreign_table: bool = False
+    foreign: tuple[str, ...] = ()
     extrapolated: int = 0
     trials: int
     data_read: bool = False

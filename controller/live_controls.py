@@ -3,7 +3,7 @@
 from typing import Any
 
 from controller.errors import UsageError
-from controller.storage.engine import open_database
+from controller.storage.engine import open_existing
 from controller.storage.records import Controls
 from controller.storage.repository import Repository
 
@@ -26,7 +26,7 @@ def ask_running(
     Raises:
         UsageError: There is no such study, or nobody searches it just now.
     """
-    repository = Repository(open_database(storage))
+    repository = Repository(open_existing(storage))
     try:
         found = repository.find_study(name)
         if found is None:

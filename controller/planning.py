@@ -14,6 +14,7 @@ from controller.preparation import (
     unreachable,
     unreachable_memory,
 )
+from controller.tables.machine import check_measurable
 from evaluators.costs import least_energy_mj, least_size_bytes
 from evaluators.memory import PeakMemory
 from evaluators.size import size_bytes, unit_bytes
@@ -36,6 +37,8 @@ def plan(job: JobSpec, *, read_data: bool = False) -> JobPlan:
     """
     description = describe(job)
     _check_data(description, read_data=read_data)
+    if job.target.table is None:
+        check_measurable(description.request(()))
     measured = job.target.table is not None or description.table.exists()
     priced = price_by_table(job, description) if measured else None
     space = description.space
@@ -69,6 +72,7 @@ def plan(job: JobSpec, *, read_data: bool = False) -> JobPlan:
         unreachable=out_of_reach,
         table_source=_source(job, description, measured=measured),
         foreign_table=priced is not None and bool(priced.foreign),
+        foreign=() if priced is None else priced.foreign,
         extrapolated=0 if priced is None else priced.extrapolated,
         trials=job.search.trials,
         data_read=read_data,

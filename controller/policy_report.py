@@ -9,7 +9,7 @@ from controller.errors import PreflightError, UsageError
 from controller.job import JobSpec
 from controller.preparation import describe
 from controller.record import Record
-from controller.storage.engine import open_database
+from controller.storage.engine import open_existing
 from controller.storage.repository import Repository
 from controller.study_summary import StudySummary, check_same_table, summarise
 from evaluators.latency.breakdown import break_down
@@ -94,7 +94,7 @@ def load_policy(study: str, storage: str, *, trial: int) -> PolicyReport:
     Raises:
         UsageError: No such study or trial, or a trial without a score.
     """
-    summary = summarise(Repository(open_database(storage)), study)
+    summary = summarise(Repository(open_existing(storage)), study)
     record = summary.trial(trial)
     job = summary.job.model_copy(update={"storage": storage})
     times, prediction, notes = _unit_times(summary, job, record.policy)

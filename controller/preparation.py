@@ -27,7 +27,7 @@ from workers.profiling.required import grid_operators, required_operators
 from workers.protocol import WorkerSpec
 from workers.targets import TARGETS, TargetConfig
 from workers.targets.device import DEVICES
-from workers.workload import workload_of
+from workers.workload import WorkloadError, workload_of
 
 # SQLAlchemy would say the same, and takes longer to import than all else that a plan does.
 _SQLITE_FILE = re.compile(r"sqlite(?:\+\w+)?:///([^?]+)")
@@ -43,6 +43,8 @@ class Description:
         space: What may be proposed.
         workload: Batch and tokens of one call.
         table: File of the latency table, whether or not it exists.
+        job_words: Command line that measures what the job's file needs; empty where the job has none.
+        job_out: The file that this command writes where it names none.
     """
 
     spec: WorkerSpec
@@ -50,6 +52,8 @@ class Description:
     space: SearchSpace
     workload: Workload
     table: Path
+    job_words: tuple[str, ...] = ()
+    job_out: Path | None = None
 
     def request(self, operators: tuple[Operator, ...], *, minutes: float | None = None) -> TableRequest:
         """Return what its table needs to have measured.
@@ -66,6 +70,8 @@ class Description:
             operators=operators,
             out=self.table,
             minutes=minutes,
+            job_words=self.job_words,
+            job_out=self.job_out,
         )
 
 
@@ -126,7 +132,7 @@ def describe(job: JobSpec) -> Description:
     if job.target.table is None:
         check_available(job.target)
     structure = load_structure(job.model)
-    workload = workload_of(job.target, structure)
+    workload = _workload(job, structure)
     folder = work_folder(job.storage)
     target = TARGETS.get(job.target.name)
     choices = with_kernels(job.space, job.target, structure)
@@ -142,7 +148,22 @@ def describe(job: JobSpec) -> Description:
         seed=job.search.seed,
         threads=max(1, int(job.search.cpus_per_worker)),
     )
-    return Description(spec=spec, structure=structure, space=space, workload=workload, table=table)
+    return Description(
+        spec=spec,
+        structure=structure,
+        space=space,
+        workload=workload,
+        table=table,
+        job_words=job.origin.profile_words(job.model, job.target),
+        job_out=table if job.origin.names_table(job.target.table) else None,
+    )
+
+
+def _workload(job: JobSpec, structure: ModelStructure) -> Workload:
+    try:
+        return workload_of(job.target, structure)
+    except WorkloadError as error:
+        raise WorkloadError(f"{job.origin.place_of('sequence_length', job.target)}{error}") from None
 
 
 def price(job: JobSpec, description: Description, on_stage: OnStage) -> PricedSpace:

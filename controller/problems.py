@@ -33,6 +33,18 @@ class JobError(ValueError):
         return (_rebuild, (str(self), self.problems))
 
 
+class MisplacedError(ValueError):
+    """A check of several fields found one of them wrong.
+
+    Attributes:
+        location: That field.
+    """
+
+    def __init__(self, location: Location, message: str) -> None:
+        self.location = location
+        super().__init__(message)
+
+
 def _rebuild(text: str, problems: tuple[str, ...]) -> JobError:
     error = JobError("", problems)
     error.args = (text,)
@@ -81,7 +93,8 @@ def describe_errors(
 def _describe(
     error: ErrorDetails, model: type[BaseModel], positions: Mapping[Location, tuple[int, int]], whole: str
 ) -> str:
-    location = error["loc"]
+    found = error.get("ctx", {}).get("error")
+    location = found.location if isinstance(found, MisplacedError) else error["loc"]
     line, column = next((positions[p] for p in _parents(location) if p in positions), (0, 0))
     place = f"line {line}, column {column}: " if line else ""
     name = ".".join(str(part) for part in location) or whole

@@ -17,7 +17,7 @@ from controller.outcome import failure_groups
 from controller.rechecking.recheck import HeldOut
 from controller.results import FrontRow, SearchResult
 from controller.retargeting.target_change import describe_target
-from controller.storage.engine import open_database
+from controller.storage.engine import open_existing
 from controller.storage.records import TrialRole
 from controller.storage.repository import Repository
 from controller.study_summary import StudySummary, energy_basis, summarise
@@ -35,7 +35,7 @@ def load_front(name: str, storage: str, *, pick: str | None = None) -> SearchRes
     Raises:
         UsageError: No study of that name, or nothing that the rule asks for.
     """
-    summary = summarise(Repository(open_database(storage)), name)
+    summary = summarise(Repository(open_existing(storage)), name)
     result = result_of(summary)
     return result if pick is None else replace(result, picked=summary.pick(pick))
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,7 @@ from search_spaces.space import SearchSpace
 
 _DIFFERENCES_SHOWN = 12
 _ORIGIN = "origin"
+_NAMED_FLAGS = re.compile(r"^flags: .*")
 
 
 class StudyConflictError(UsageError):
@@ -164,7 +166,7 @@ def check_same_study(record: StudyRecord, config: StudyConfig) -> None:
     before, now = (_compared(text) for text in (record.fixed_json, config.fixed_json))
     if before == now:
         return
-    lines = list(differences(before, now))
+    lines = _told(before, now)
     more = [f"and {len(lines) - _DIFFERENCES_SHOWN} more"] if len(lines) > _DIFFERENCES_SHOWN else []
     raise StudyConflictError(
         "\n  ".join(
@@ -178,18 +180,31 @@ def check_same_study(record: StudyRecord, config: StudyConfig) -> None:
     )
 
 
+def _told(before: Any, now: Any) -> list[str]:
+    """Differences in what the job's user wrote first; those of single units, which mostly follow, are only counted."""
+    written = list(differences(before["job"], now["job"], "job"))
+    keys = [key for key in sorted(before.keys() | now.keys()) if key not in ("job", "space")]
+    told = [line for key in keys for line in differences({key: before.get(key)}, {key: now.get(key)})]
+    units = list(differences(before["space"], now["space"], "space"))
+    if written and units:
+        units = [f"space: {len(units)} choices of single units"]
+    return [*written, *told, *units]
+
+
 def _compared(fixed_json: str) -> Any:
     """What must be the same. Jobs without a word on quality are of a time when it was always the metric.
 
     What follows from model, data and table is left out, as these have a digest; and where the quality of guessing is
     computed from outputs, its last digits are those of the machine. Where the trials are from changes nothing about
-    them.
+    them. How much of a foreign table's flags is told has changed.
     """
     content = json.loads(fixed_json)
     content.pop(_ORIGIN, None)
     for name in ("chance_quality", "metric_evaluation", MARGIN_PCT, "measured_on"):
         content["job"].pop(name, None)
     content["job"].setdefault("quality", QualityMeasure.METRIC.value)
+    if "foreign_table" in content["job"]:
+        content["job"]["foreign_table"] = [_NAMED_FLAGS.sub("flags", text) for text in content["job"]["foreign_table"]]
     return content
 
 

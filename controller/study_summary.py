@@ -24,6 +24,7 @@ from controller.progress import front_member
 from controller.rechecking.flattery import flattery_of
 from controller.rechecking.recheck import HeldOut, check_front
 from controller.results import HoldoutCheck, MetricCheck, PickSummary
+from controller.storage.engine import place_of
 from controller.storage.records import StudyRecord, TrialRecord, TrialRole, TrialState
 from controller.storage.repository import Repository
 from controller.study_config import Origin
@@ -255,7 +256,8 @@ def summarise(repository: Repository, name: str, *, with_scores: bool = True) ->
     record = repository.find_study(name)
     if record is None:
         known = ", ".join(study.name for study in repository.studies()) or "none"
-        raise UsageError(f"no study {name!r} in the database; it has: {known}; check the name and --storage")
+        where = place_of(repository.engine.url.render_as_string(hide_password=True))
+        raise UsageError(f"no study {name!r} in the database {where}; it has: {known}; check the name and --storage")
     fixed = json.loads(record.fixed_json)
     scores = repository.quality_store(fixed["evaluation"])
     metrics = repository.quality_store(fixed["job"].get("metric_evaluation", fixed["evaluation"]))

@@ -26,6 +26,11 @@ _BUILDERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def names_file(source: str) -> bool:
+    """Whether a source is a file by its name, and no hub id."""
+    return Path(source).suffix.lower() in _BUILDERS
+
+
 class DataError(ValueError):
     """The data can't be read, or does not suffice."""
 

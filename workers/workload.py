@@ -26,5 +26,8 @@ def workload_of(target: TargetConfig, structure: ModelStructure) -> Workload:
     if length is None:
         raise WorkloadError("the latency of a text model depends on its length; set target.sequence_length (tokens)")
     if structure.max_tokens is not None and length > structure.max_tokens:
-        raise WorkloadError(f"target.sequence_length is at most {structure.max_tokens} for this model; got {length}")
+        raise WorkloadError(
+            f"target.sequence_length is at most {structure.max_tokens} for this model; got {length}; write "
+            f"{structure.max_tokens} or less, or take a model of more positions"
+        )
     return Workload(batch=target.batch, sequence_length=length)

@@ -3,7 +3,6 @@
 from controller.cli.errors import reports_errors
 from controller.cli.options import StorageUrl, storage_or_default
 from controller.cli.text import print_lines, stdout_console
-from controller.errors import UsageError
 from controller.problems import mask_passwords
 
 
@@ -22,25 +21,7 @@ def upgrade(storage: StorageUrl = None) -> None:
 def check(storage: StorageUrl = None) -> None:
     """Check that the database answers and has this release's schema."""
     url = storage_or_default(storage)
-    _refuse_missing_file(url)
-    from controller.storage import open_database
+    from controller.storage.engine import open_existing
 
-    open_database(url).dispose()
+    open_existing(url).dispose()
     print_lines(stdout_console(), f"{mask_passwords(url)}: reachable, and its schema is this release's")
-
-
-def _refuse_missing_file(url: str) -> None:
-    """Opening a SQLite file that is not there would make it."""
-    from pathlib import Path
-
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        return
-    if parsed.get_backend_name() == "sqlite" and parsed.database and not Path(parsed.database).exists():
-        raise UsageError(
-            f"there is no database at {mask_passwords(url)}; a search makes it, or name another: --storage URL"
-        )

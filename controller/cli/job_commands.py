@@ -74,10 +74,14 @@ def search(
 ) -> None:
     """Search, and print the front. The same command continues a search that was stopped."""
     from controller.job_file import load_job
+    from controller.job_origin import JobOrigin
     from controller.where_kept import where_kept
 
     spec = for_planning(load_job(job), allow_foreign_table=allow_foreign_table, allow_extrapolation=extrapolate)
     spec = where_kept(spec, os.environ)
+    if JOB_ID_VARIABLE in os.environ:
+        # The file of a submitted job vanishes with it, and is not the one that its user has.
+        spec = spec.of(JobOrigin())
     from controller import operations
     from controller.cli.progress import progress_view
     from controller.cli.render import commands_after_search, render_front

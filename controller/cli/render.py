@@ -15,10 +15,10 @@ from controller.cli.text import (
     print_lines,
     print_table,
 )
+from controller.hardware_note import foreign_note
 from controller.job_plan import JobPlan
 from controller.results import (
     EXTRAPOLATED,
-    FOREIGN_TABLE,
     ExportSummary,
     FrontRow,
     SearchResult,
@@ -68,7 +68,7 @@ def render_plan(console: Console, plan: JobPlan) -> None:
     if not plan.data_read:
         print_lines(console, "data: files looked at, rows not read; with --data every row is read and encoded")
     if plan.foreign_table:
-        print_lines(console, FOREIGN_TABLE, style="yellow")
+        print_lines(console, foreign_note(plan.foreign), style="yellow")
     if plan.extrapolated:
         print_lines(console, f"{plan.extrapolated} {EXTRAPOLATED}", style="yellow")
 

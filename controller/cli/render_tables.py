@@ -6,7 +6,8 @@ from typing import Any
 from rich.console import Console
 
 from controller.cli.text import format_ms, format_size, print_lines, print_table
-from controller.results import EXTRAPOLATED, FOREIGN_TABLE
+from controller.hardware_note import foreign_note
+from controller.results import EXTRAPOLATED
 from controller.tables.results import ShippedTable, TableComparison, TableReport, TableWritten
 
 _OF_THE_ERROR = {"models", "median_error_pct", "max_error_pct", "report"}
@@ -149,8 +150,8 @@ def render_check(console: Console, report: TableReport) -> None:
             )
         if coverage.extrapolated:
             print_lines(console, f"{coverage.extrapolated} {EXTRAPOLATED}", style="yellow")
-        if coverage.foreign:
-            print_lines(console, f"{FOREIGN_TABLE} ({'; '.join(coverage.foreign)})", style="yellow")
+        if coverage.foreign and coverage.refusal is None:
+            print_lines(console, foreign_note(coverage.foreign), style="yellow")
     print_lines(console, f"{report.file}: sound, {report.entries} operators of {report.target}", style="green")
 
 

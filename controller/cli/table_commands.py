@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from controller.cli.errors import reports_errors
-from controller.cli.job_commands import Extrapolate
+from controller.cli.errors import reports_errors, stop
+from controller.cli.exit_codes import ExitCode
+from controller.cli.job_commands import AllowForeignTable, Extrapolate, for_planning
 from controller.cli.options import AsJson
 from controller.cli.text import print_json, stdout_console, stdout_for_results
 
@@ -50,10 +51,11 @@ def check(
         Path | None,
         typer.Option("--space", metavar="JOB", help="Job that the table must answer for.", show_default=False),
     ] = None,
+    allow_foreign_table: AllowForeignTable = False,
     extrapolate: Extrapolate = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check a latency table's form, checksums and values, and whether it answers for all policies of a job."""
+    """Check a latency table's form, checksums and values, and whether a search of a job would take it."""
     from controller.cli.render_tables import render_check
     from controller.tables.tools import check_table
 
@@ -61,15 +63,15 @@ def check(
     if space is not None:
         from controller.job_file import load_job
 
-        job = load_job(space)
-        if extrapolate:
-            job = job.model_copy(update={"target": job.target.model_copy(update={"allow_extrapolation": True})})
+        job = for_planning(load_job(space), allow_foreign_table=allow_foreign_table, allow_extrapolation=extrapolate)
     with stdout_for_results():
         report = check_table(table, job)
     if as_json:
         print_json(report.to_dict())
     else:
         render_check(stdout_console(), report)
+    if report.coverage is not None and report.coverage.refusal is not None:
+        stop(f"a search of {report.coverage.study} refuses this table: {report.coverage.refusal}", ExitCode.PREFLIGHT)
 
 
 @reports_errors

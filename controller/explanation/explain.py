@@ -19,7 +19,7 @@ from controller.plots.explanation import explain_html, explain_png
 from controller.preparation import Description, describe, work_folder
 from controller.retargeting.target_change import TargetChange, describe_target
 from controller.safe_writing import write_whole
-from controller.storage.engine import open_database
+from controller.storage.engine import open_existing
 from controller.storage.repository import Repository
 from controller.study_summary import StudySummary, check_same_table, summarise
 from controller.tables.request import profile_command
@@ -53,7 +53,7 @@ def run_explain(study: str, storage: str, *, trial: int, change: TargetChange, o
         MissingEntryError: The table lacks an operator of the policy.
     """
     _check_change(change)
-    summary = summarise(Repository(open_database(storage)), study)
+    summary = summarise(Repository(open_existing(storage)), study)
     job = _job_on(summary, storage, change)
     summary.trial(trial)
     description = describe(job)

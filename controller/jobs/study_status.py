@@ -1,10 +1,8 @@
 """What the database says of a job's study: counts, front, best policy, failures."""
 
 from collections import Counter
-from pathlib import Path
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from controller.errors import PreflightError
 from controller.front import hypervolume
@@ -12,7 +10,7 @@ from controller.jobs.records import JobStatus, StudyStatus, SubmittedJob
 from controller.outcome import failure_groups
 from controller.problems import mask_passwords
 from controller.progress import best_member
-from controller.storage.engine import open_database
+from controller.storage.engine import is_missing_file, open_database
 from controller.storage.repository import Repository
 from controller.study_summary import StudySummary, summarise
 from controller.study_view import number, size_text
@@ -40,7 +38,7 @@ def job_status(job: SubmittedJob, storage: str | None) -> JobStatus:
 
 
 def _read(url: str, name: str) -> StudyStatus | None:
-    if _is_missing_file(url):  # opening it would make it
+    if is_missing_file(url):  # opening it would make it
         return None
     engine = open_database(url)
     try:
@@ -48,14 +46,6 @@ def _read(url: str, name: str) -> StudyStatus | None:
         return None if repository.find_study(name) is None else _status(summarise(repository, name, with_scores=False))
     finally:
         engine.dispose()
-
-
-def _is_missing_file(url: str) -> bool:
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        return False
-    return parsed.get_backend_name() == "sqlite" and bool(parsed.database) and not Path(str(parsed.database)).exists()
 
 
 def _status(summary: StudySummary) -> StudyStatus:

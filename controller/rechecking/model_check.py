@@ -20,7 +20,7 @@ from controller.registry.names import parse_model
 from controller.results import Progress
 from controller.stages import Stages
 from evaluators.scores import QualityMeasure
-from workers.data import DataConfig
+from workers.data import DataConfig, DataError, names_file
 from workers.export.rescore import Rescored, RescoreRequest, rescore
 from workers.export.verified import REPORT, VerifiedArtifact, read_verified
 
@@ -40,6 +40,18 @@ class NewData:
     input: str | None = None
     label: str | None = None
     examples: int | None = None
+
+    def check(self) -> None:
+        """Check that a file of rows is there, before a model is read.
+
+        Raises:
+            DataError: It is not.
+        """
+        if names_file(self.source) and not Path(self.source).is_file():
+            raise DataError(
+                f"--data names a file of new rows, from the current folder on; there is no file {self.source!r}; "
+                "check the path"
+            )
 
     def config(self, data: DataConfig) -> DataConfig:
         """How the new rows are read: as the old ones, with what is said here."""
@@ -77,6 +89,7 @@ def run_model_check(
         TaskError: They do not fit the model.
     """
     stages = Stages(on_progress)
+    data.check()
     stages("reading the model")
     with _opened(model, tracking_uri) as (artifact, version):
         job = read_job(artifact.folder)

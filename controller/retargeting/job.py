@@ -44,7 +44,7 @@ def retargeted_job(job: JobSpec, change: TargetChange) -> JobSpec:
     content |= {"name": name, "target": target.model_dump(mode="json"), "also": [], "space": _space(job, target)}
     content["search"] |= {"sampler": "frontier", "racing": False, "timeout_minutes": None}
     content["constraints"] |= change.bounds
-    return JobSpec.model_validate(content)
+    return JobSpec.model_validate(content).of(job.origin)
 
 
 def is_of_another_device(table: LatencyTable, target: TargetConfig) -> bool:

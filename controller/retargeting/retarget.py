@@ -23,7 +23,7 @@ from controller.retargeting.report import RetargetResult
 from controller.retargeting.target_change import TargetChange, differences
 from controller.search import score_on_holdout
 from controller.stages import Stages
-from controller.storage.engine import open_database
+from controller.storage.engine import open_existing
 from controller.storage.records import StudyRecord, StudyState, TrialRecord, TrialRole, TrialState
 from controller.storage.repository import Repository
 from controller.study import Study
@@ -101,7 +101,7 @@ def run_retarget(
     """
     stages = Stages(on_progress)
     stages("reading the study")
-    repository = Repository(open_database(storage))
+    repository = Repository(open_existing(storage))
     origin = summarise(repository, study)
     if origin.dense is None:
         raise UsageError(f"a retarget takes over scores; study {study!r} has none yet; run its search first")

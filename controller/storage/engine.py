@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from controller.errors import PreflightError
+from controller.errors import PreflightError, UsageError
 from controller.problems import mask_passwords
 from controller.storage.schema import Base
 
@@ -66,6 +66,42 @@ def open_database(url: str) -> Engine:
         engine.dispose()
         raise
     return engine
+
+
+def open_existing(url: str) -> Engine:
+    """Open a database for what only reads: a SQLite file that is not there is not made.
+
+    Args:
+        url: As of `open_database`.
+
+    Raises:
+        UsageError: There is no such file.
+        StorageError: As of `open_database`.
+    """
+    if is_missing_file(url):
+        raise UsageError(f"there is no database at {place_of(url)}; a search makes it, or name another: --storage URL")
+    return open_database(url)
+
+
+def is_missing_file(url: str) -> bool:
+    """Whether a URL is that of a SQLite file that is not there; opening it would make it."""
+    file = _sqlite_file(url)
+    return file is not None and not file.exists()
+
+
+def place_of(url: str) -> str:
+    """Return where a database is, for messages: the absolute path of a SQLite file, else its URL without password."""
+    file = _sqlite_file(url)
+    return mask_passwords(url) if file is None else str(file.absolute())
+
+
+def _sqlite_file(url: str) -> Path | None:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        return None
+    file = parsed.database if parsed.get_backend_name() == "sqlite" else None
+    return Path(file) if file and not file.startswith((":memory:", "file:")) else None
 
 
 def upgrade_database(url: str) -> tuple[str | None, str]:

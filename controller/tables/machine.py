@@ -123,8 +123,8 @@ def check_threads(target: TargetConfig) -> None:
     if isinstance(DEVICES.get(target.name)(target.threads), CpuDevice) and target.threads > usable_cpus():
         raise PreflightError(
             f"threads of a CPU runtime have a CPU each while they are timed; got {target.threads} threads, and this "
-            f"process may use {usable_cpus()} CPUs; take fewer (target.threads, --threads), or measure where there are "
-            "as many"
+            f"process may use {usable_cpus()} CPUs; take fewer (target.threads, --threads), measure where there are as "
+            "many, or plan with a table from there (target.table)"
         )
 
 

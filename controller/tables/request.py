@@ -30,6 +30,8 @@ class TableRequest:
         operators: What the table must know.
         out: The file; what it holds already is not measured again.
         minutes: Time for all of it, about; None has no limit.
+        job_words: Command line that measures what the job file needs which asks for the table; empty without one.
+        job_out: The file that this command writes where it names none.
     """
 
     model: ModelConfig
@@ -39,6 +41,8 @@ class TableRequest:
     operators: tuple[Operator, ...]
     out: Path
     minutes: float | None = None
+    job_words: tuple[str, ...] = ()
+    job_out: Path | None = None
 
 
 def check_available(target: TargetConfig) -> None:
@@ -55,23 +59,31 @@ def check_available(target: TargetConfig) -> None:
 
 
 def profile_command(request: TableRequest, *, foreign: bool = False) -> str:
-    """Return the command that measures what a table lacks, whatever the space.
+    """Return the command that measures what a table lacks: for the job file where there is one, else for any space.
 
     Args:
-        request: Model, target, workload and the table's file.
+        request: Job file, or model, target and workload; and the table's file.
         foreign: Whether the table was not measured on this machine. Nothing is added to it then, nor to tables that
             come with the package: the command names a new file in the current folder.
     """
+    words, notes = request.job_words, []
+    if not words:
+        words = _model_words(request)
+        notes.append("all formats; in place of --model and --task, --space JOB measures what that job needs")
+    out = request.out
+    if foreign or is_of_package(out):
+        out = Path(f"{out.stem}-measured.json")
+        notes.append("a new file, on the machine that is meant; target.table names it then")
+    if out != request.job_out:
+        words = (*words, "--out", str(out))
+    return shlex.join(words) + (f"  # {'; '.join(notes)}" if notes else "")
+
+
+def _model_words(request: TableRequest) -> tuple[str, ...]:
     model, target = request.model, request.target
     words = ["paretrim", "profile", "--model", model.id, "--task", model.task, "--target", target.name]
     if model.revision is not None:
         words += ["--revision", model.revision]
     if request.space.structure.tokens is None:
         words += ["--sequence-length", str(request.workload.sequence_length)]
-    words += ["--batch", str(target.batch), "--threads", str(target.threads), "--out"]
-    if not foreign and not is_of_package(request.out):
-        return shlex.join([*words, str(request.out)])
-    return (
-        f"{shlex.join([*words, f'{request.out.stem}-measured.json'])}  # a new file, on the machine that is meant; "
-        "target.table names it then"
-    )
+    return (*words, "--batch", str(target.batch), "--threads", str(target.threads))

@@ -53,6 +53,7 @@ class Coverage(Record):
         extrapolated: How many of them lie outside what was measured; above 0 only where that is allowed.
         foreign: How the table's device, runtime and threads differ from this machine's.
         corrected: Whether the table has a correction for the job's workload.
+        refusal: Why a search of the job refuses the table all the same; None where it takes it.
     """
 
     study: str
@@ -60,6 +61,7 @@ class Coverage(Record):
     extrapolated: int
     foreign: tuple[str, ...]
     corrected: bool
+    refusal: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

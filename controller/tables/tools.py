@@ -11,7 +11,7 @@ from evaluators.latency.importing import import_table
 from evaluators.latency.merge import merge_tables
 from evaluators.latency.shipped import PREFIX, check_writable, shipped_names, table_file
 from evaluators.latency.summary import find_oddities, summarise
-from evaluators.latency.table import LatencyTable, UnitBasis, load_table
+from evaluators.latency.table import ForeignTableError, LatencyTable, UnitBasis, load_table
 from workers.targets.device import DEVICES
 
 _NAMED = 3
@@ -36,7 +36,7 @@ def list_tables() -> tuple[ShippedTable, ...]:
 
 
 def check_table(path: Path, job: JobSpec | None = None) -> TableReport:
-    """Check a table file, and whether it answers for all policies of a job.
+    """Check a table file, and whether it answers for all policies of a job, and a search of the job takes it.
 
     Raises:
         TableError: The file can't be read, or was altered.
@@ -167,14 +167,23 @@ def _coverage(path: Path, table: LatencyTable, job: JobSpec) -> Coverage:
     from controller.preparation import describe, price_by_table
     from workers.profile import required_operators
 
-    allowed = {"table": path, "allow_foreign_table": True}
-    planned = job.model_copy(update={"target": job.target.model_copy(update=allowed)})
+    planned = _on_table(job, path, allow_foreign_table=True)
     description = describe(planned)
     priced = price_by_table(planned, description)
+    refusal = None
+    try:
+        price_by_table(_on_table(job, path), description)
+    except ForeignTableError as error:
+        refusal = str(error)
     return Coverage(
         study=job.name,
         operators=len(required_operators(description.space, description.workload)),
         extrapolated=priced.extrapolated,
         foreign=priced.foreign,
         corrected=table.correction(description.workload, description.structure) is not None,
+        refusal=refusal,
     )
+
+
+def _on_table(job: JobSpec, path: Path, **allowed: bool) -> JobSpec:
+    return job.model_copy(update={"target": job.target.model_copy(update={"table": path, **allowed})})

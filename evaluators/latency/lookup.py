@@ -314,8 +314,9 @@ class LatencyPredictor:
         named = "; ".join(str(operator) for operator in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         return (
-            f"every operator of a policy has a measured time in the table or lies between two{self._ranges(missing)}; "
-            f"the table lacks {named}{more}{self._further(missing)}; measure with: {self._command}"
+            f"the table lacks {named}{more}{self._ranges(missing)}; a policy has a latency only where each of its "
+            f"operators was measured or lies between two that were{self._further(missing)}; "
+            f"measure with: {self._command}"
         )
 
     def _further(self, missing: list[Operator]) -> str:

@@ -4,6 +4,7 @@ import io
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from controller.cli.app import app
 from controller.cli.exit_codes import ExitCode
 from controller.cli.render import render_front
+from controller.jobs.entrypoint import JOB_ID_VARIABLE
 from controller.results import FailureGroup, FrontRow, HoldoutCheck, LevelGroup, PickSummary, Progress, SearchResult
 
 JOB = "name: demo\nmodel: {id: org/model}\ndata: {source: org/data}\n"
@@ -116,7 +118,7 @@ def test_failures_are_grouped_with_an_example():
     failed = replace(RESULT, failures=(FailureGroup(reason="timeout", count=3, example=HOSTILE),), foreign_table=True)
     text = shown(failed)
     assert "3 failed (timeout), for example: [red]x[/red][31m:smile:" in text
-    assert "other hardware" in text
+    assert "on another device" in text
 
 
 @pytest.mark.parametrize("options", [{}, TERMINAL])
@@ -172,3 +174,13 @@ def test_results_become_json_without_numbers_that_json_lacks():
     content = replace(RESULT, hypervolume=float("nan")).to_dict()
     assert content["hypervolume"] is None
     assert json.loads(json.dumps(content, allow_nan=False)) == content
+
+
+def test_only_a_job_file_that_stays_is_named_in_commands(job_file, serve, monkeypatch):
+    searched = []
+    serve(run_search=lambda job, view: searched.append(job) or RESULT)
+    run("search", job_file)
+    monkeypatch.setenv(JOB_ID_VARIABLE, "demo-1")
+    run("search", job_file)
+    assert [job.origin.file for job in searched] == [Path(job_file), None]
+    assert searched[0] == searched[1]

@@ -154,7 +154,7 @@ def test_sweep_shows_the_table_and_how_far_pruning_goes(job_file, serve):
     assert "keep 0.3, w8a8 has no score: out of memory" in done.stdout
     assert "w8a8: pruned the furthest at keep 0.5" in done.stdout
     assert "1 of 2 scored now" in done.stdout
-    assert "other hardware" in done.stdout
+    assert "on another device" in done.stdout
     assert json.loads(run("sweep", job_file, "--json").stdout)["rows"][1]["quality"] is None
     assert calls == [
         ("demo", {"keep": (0.3, 0.5), "max_drop": 0.02, "format": "w8a8"}),

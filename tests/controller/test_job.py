@@ -19,8 +19,10 @@ from controller.job import (
     parse_job,
 )
 from controller.job_file import load_job
+from controller.preparation import describe
 from controller.problems import mask_passwords
 from evaluators.scores import QualityMeasure
+from workers.workload import WorkloadError
 
 SMALLEST = {"name": "demo", "model": {"id": "org/model"}, "data": {"source": "org/data"}}
 
@@ -225,6 +227,24 @@ def test_yaml_and_json_give_the_same_job(tmp_path):
     as_yaml = write(tmp_path, "name: demo\nmodel:\n  id: org/model\ndata:\n  source: org/data\n")
     assert load_job(as_json) == load_job(as_yaml)
     assert load_job(as_json) == load_job(write(tmp_path, json.dumps(SMALLEST), "flow.yaml"))
+
+
+def test_a_format_without_a_kernel_on_the_target_has_line_and_column(tmp_path):
+    text = "name: demo\nmodel: {id: org/model}\ndata: {source: org/data}\nspace:\n  formats: [fp32, bf16]\n"
+    with pytest.raises(JobError, match=r"line 5, column 19: space\.formats\.1: must have a kernel on cpu-onnxruntime"):
+        load_job(write(tmp_path, text))
+    text = text.replace("formats: [fp32, bf16]", "override:\n    - {units: x, formats: [bf16]}")
+    with pytest.raises(JobError, match=r"line 6, column 28: space\.override\.0\.formats\.0: must .*choose from fp32"):
+        load_job(write(tmp_path, text))
+
+
+def test_a_length_that_the_model_lacks_positions_for_has_line_and_column(tiny_text, tmp_path):
+    text = f"name: demo\nmodel: {{id: {tiny_text.model.id}}}\ndata: {{source: org/data}}\n"
+    path = write(tmp_path, text + "target:\n  sequence_length: 4096\n")
+    with pytest.raises(
+        WorkloadError, match=r"job\.yaml: line 5, column 3: target\.sequence_length is at most \d+ .*write"
+    ):
+        describe(load_job(path))
 
 
 def test_a_problem_in_a_file_has_line_and_column(tmp_path):

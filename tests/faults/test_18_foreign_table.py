@@ -35,7 +35,7 @@ def table(measured: Fingerprint, target: str = "cpu-onnxruntime") -> LatencyTabl
 
 CHANGES = [
     ({"device": "another CPU"}, "device: 'another CPU' there"),
-    ({"flags": ("avx9",)}, "flags: .*'avx9'.* there"),
+    ({"flags": ("avx9",)}, "flags: avx9 only there, .* only here"),
     ({"runtime": "tensorrt"}, "runtime: 'tensorrt' there, 'onnxruntime' here"),
     ({"runtime_version": "0.1"}, "runtime_version: '0.1' there"),
     ({"threads": 64}, "threads: 64 there, 1 here"),
@@ -66,6 +66,13 @@ def test_for_planning_it_is_taken_and_the_differences_are_returned(change, diffe
     here = OnnxRuntimeCpu(1).fingerprint()
     (found,) = check_fingerprint(table(here.model_copy(update=change)), here, allow_foreign=True)
     assert found.split(":")[0] == next(iter(change))
+
+
+def test_only_flags_that_differ_are_named():
+    here = OnnxRuntimeCpu(1).fingerprint().model_copy(update={"flags": ("avx2", "f16c", "fma")})
+    (more,) = here.model_copy(update={"flags": ("amx", "avx2", "avx9", "f16c", "fma")}).differences(here)
+    (other,) = here.model_copy(update={"flags": ("avx2", "avx9", "fma")}).differences(here)
+    assert (more, other) == ("flags: amx avx9 only there", "flags: avx9 only there, f16c only here")
 
 
 def test_a_table_from_here_has_no_differences():

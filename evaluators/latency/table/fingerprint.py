@@ -41,12 +41,19 @@ class Fingerprint(StoredRecord):
         return f"{self.device}, {self.runtime} {self.runtime_version}, {threads}"
 
     def differences(self, other: Fingerprint, *, names: tuple[str, str] = ("there", "here")) -> tuple[str, ...]:
-        """Describe every field that differs ("threads: 1 there, 2 here"), `other` being the second of the names."""
+        """Describe every field that differs ("threads: 1 there, 2 here"), `other` being the second of the names.
+
+        Of flags those are named that only one of the two has.
+        """
         mine, its = self.model_dump(), other.model_dump()
         first, second = names
-        return tuple(
-            f"{name}: {mine[name]!r} {first}, {its[name]!r} {second}" for name in mine if mine[name] != its[name]
-        )
+        found = {
+            name: f"{name}: {mine[name]!r} {first}, {its[name]!r} {second}" for name in mine if mine[name] != its[name]
+        }
+        sides = ((set(self.flags) - set(other.flags), first), (set(other.flags) - set(self.flags), second))
+        if only := [f"{' '.join(sorted(flags))} only {where}" for flags, where in sides if flags]:
+            found["flags"] = f"flags: {', '.join(only)}"
+        return tuple(found.values())
 
 
 def check_fingerprint(

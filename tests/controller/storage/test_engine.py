@@ -9,7 +9,9 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
+from typer.testing import CliRunner
 
+from controller.cli.app import app
 from controller.storage import Repository, StorageError, engine, open_database, upgrade_database
 from controller.storage.quality import QualityStore, encode_per_example
 from controller.storage.schema import Base
@@ -157,3 +159,33 @@ def test_the_first_schema_is_brought_forward_with_its_rows(storage_url: str) -> 
     assert (found.value, found.per_example, found.rung, found.share) == (0.75, (1.0, 0.0), None, 1.0)
     assert QualityStore(database, "e").all_of("search") == {"d": found}
     database.dispose()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("front", "nosuch"),
+        ("policy", "nosuch", "--trial", "1"),
+        ("explain", "nosuch", "--trial", "1"),
+        ("compare", "nosuch", "other"),
+        ("export", "nosuch", "--pick", "knee", "--out", "best"),
+        ("retarget", "nosuch", "--threads", "2"),
+        ("scale", "nosuch", "--parallel", "2"),
+        ("dashboard", "nosuch"),
+    ],
+)
+def test_a_command_on_a_study_makes_no_database(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PARETRIM_STORAGE", raising=False)
+    done = CliRunner().invoke(app, list(words), env={"COLUMNS": "500"})
+    assert done.exit_code == 2
+    assert f"there is no database at {tmp_path}/.paretrim/paretrim.db; a search makes it" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_study_is_said_with_the_path_of_the_database(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PARETRIM_STORAGE", raising=False)
+    open_database("sqlite:///.paretrim/paretrim.db").dispose()
+    done = CliRunner().invoke(app, ["front", "nosuch"], env={"COLUMNS": "500"})
+    assert f"no study 'nosuch' in the database {tmp_path}/.paretrim/paretrim.db; it has: none" in done.stderr

@@ -15,6 +15,7 @@ from controller.cli.app import app
 from controller.cli.exit_codes import ExitCode
 from controller.errors import PreflightError
 from controller.job import JobSpec
+from controller.planning import plan
 from controller.preparation import describe, price
 from controller.retargeting.job import retargeted_job
 from controller.retargeting.target_change import TargetChange
@@ -218,6 +219,19 @@ def test_more_threads_than_cpus_are_not_timed(tiny_text: Any, tmp_path: Path) ->
     assert not out.exists()
 
 
+def test_more_threads_than_cpus_are_found_before_a_search(tiny_text: Any, tmp_path: Path) -> None:
+    job = _job(tiny_text, tmp_path, ("fp32", "w8a8"), name="cpu-onnxruntime", threads=usable_cpus() + 1)
+    path, planned = tmp_path / "job.json", tmp_path / "planned.json"
+    path.write_text(json.dumps(job.model_dump(mode="json", exclude_unset=True)))
+    done = CliRunner().invoke(app, ["validate", str(path)])
+    assert done.exit_code == ExitCode.PREFLIGHT
+    assert f"this process may use {usable_cpus()} CPUs; take fewer" in " ".join(done.stderr.split())
+    target = job.target.model_copy(update={"table": tiny_text.table, "allow_foreign_table": True})
+    planned.write_text(json.dumps(job.model_copy(update={"target": target}).model_dump(mode="json")))
+    done = CliRunner().invoke(app, ["validate", str(planned)])
+    assert done.exit_code == 0, done.stderr
+
+
 def test_what_is_measured_already_needs_no_cpus(
     tiny_text: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: GetGpu
 ) -> None:
@@ -227,6 +241,7 @@ def test_what_is_measured_already_needs_no_cpus(
     measured = measure_table(request, lambda stage, done, total: None)
     monkeypatch.setattr("controller.tables.machine.usable_cpus", lambda: 0)
     assert measure_table(request, lambda stage, done, total: None) == measured
+    assert plan(job).dense_latency_ms is not None
     with pytest.raises(PreflightError, match="may use 0 CPUs"):
         run_calibration(request.out, lambda progress: None, job=job)
 

@@ -210,6 +210,29 @@ def test_check_against_a_job(tiny_text, tmp_path):
     assert "there is no correction for the job's workload" in done.stdout
 
 
+def test_a_check_ends_as_a_search_of_the_job_would(tiny_text, tmp_path):
+    content = json.loads(_job_text(tiny_text, tiny_text.sequence_length))
+    content["target"] |= {"table": str(tiny_text.table), "threads": 2}
+    job = tmp_path / "job.json"
+    job.write_text(json.dumps(content))
+    for words in (("--space", job), ("--space", job, "--json")):
+        done = run("check", tiny_text.table, *words)
+        assert done.exit_code == CliRunner().invoke(app, ["validate", str(job)]).exit_code == 3
+        message = done.stderr.replace("\n", " ")
+        assert "a search of demo refuses this table" in message
+        assert re.search(r"threads: 1 there, 2 here; .*`paretrim profile`.*--allow-foreign-table", message)
+    assert "threads: 1 there" in json.loads(done.stdout)["coverage"]["refusal"]
+    assert run("check", tiny_text.table).exit_code == 0
+    allowed = run("check", tiny_text.table, "--space", job, "--allow-foreign-table")
+    assert allowed.exit_code == 0
+    assert "on another device, runtime or number of threads" in allowed.stdout
+    assert "(threads: 1 there, 2 here)" in allowed.stdout
+    content["target"]["allow_foreign_table"] = True
+    job.write_text(json.dumps(content))
+    assert run("check", tiny_text.table, "--space", job).exit_code == 0
+    assert "(threads: 1 there, 2 here)" in CliRunner().invoke(app, ["validate", str(job)]).stdout
+
+
 def test_a_job_of_more_tokens_than_the_table_has_is_refused_or_said(tiny_text, tmp_path):
     job = tmp_path / "job.yaml"
     length = 2 * tiny_text.sequence_length
@@ -218,8 +241,7 @@ def test_a_job_of_more_tokens_than_the_table_has_is_refused_or_said(tiny_text, t
     assert done.exit_code == 3
     message = done.stderr.replace("\n", " ")
     assert re.search(rf"was measured for {length // 2} (sequence|tokens)", message)
-    assert f"paretrim profile --model {tiny_text.model.id}" in message
-    assert f"--sequence-length {length}" in message
+    assert f"paretrim profile --space {job} --out {tiny_text.table}" in message
 
 
 def test_extrapolation_is_asked_for_and_said(tiny_text, tmp_path):

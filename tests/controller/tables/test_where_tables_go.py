@@ -1,5 +1,6 @@
 """Files that commands write tables to, and that messages name: never one of the package, nor a foreign one."""
 
+import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +35,61 @@ def remedy(tiny: "TinyJob", table: Path, folder: Path) -> list[str]:
     job = make_job(tiny, folder, 4, target=target)
     with pytest.raises(MissingEntryError, match="the table lacks linear w8a8") as caught:
         price_by_table(job, describe(job))
-    return shlex.split(str(caught.value).split("measure with: ")[1], comments=True)
+    return command_in(str(caught.value))
+
+
+def run(*words: str) -> tuple[int, str]:
+    """Exit code of a command, and what it printed, on one line."""
+    done = CliRunner().invoke(app, list(words), env={"COLUMNS": "1000"})
+    return done.exit_code, (done.stdout + done.stderr).replace("\n", " ")
+
+
+def command_in(text: str) -> list[str]:
+    """The words of the command that a message says to measure with."""
+    return shlex.split(text.split("measure with: ")[1], comments=True)
+
+
+def write_job(tiny: "TinyJob", folder: Path, **target: object) -> str:
+    # One policy, for which no correction is fitted.
+    space = {"keep": [1.0], "formats": ["w8a8"]}
+    job = make_job(tiny, folder, 4, space=space, target={"sequence_length": tiny.sequence_length, **target})
+    (folder / "job.json").write_text(json.dumps(job.model_dump(mode="json", exclude_unset=True)))
+    return str(folder / "job.json")
+
+
+def test_the_table_of_a_job_file_is_completed_by_that_file(tiny_text: "TinyJob", tmp_path: Path) -> None:
+    table = lacking(tiny_text, tmp_path / "mine.json")
+    job = write_job(tiny_text, tmp_path, table=table.name)
+    code, text = run("validate", job)
+    assert code == 3
+    assert command_in(text) == ["paretrim", "profile", "--space", job]
+    assert command_in(run("table", "check", str(table), "--space", job)[1]) == ["paretrim", "profile", "--space", job]
+    code, text = run("profile", "--space", job, "--budget-minutes", "0.01")
+    assert code == 0, text
+    code, text = run("validate", job)
+    assert code == 0, text
+
+
+def test_another_table_than_that_of_the_job_file_is_named(tiny_text: "TinyJob", tmp_path: Path) -> None:
+    other = lacking(tiny_text, tmp_path / "other.json")
+    for named in (str(tiny_text.table), None):
+        job = write_job(tiny_text, tmp_path, **{} if named is None else {"table": named})
+        text = run("table", "check", str(other), "--space", job)[1]
+        assert command_in(text) == ["paretrim", "profile", "--space", job, "--out", str(other)]
+
+
+def test_what_the_command_line_changes_of_a_job_file_is_named(tiny_text: "TinyJob", tmp_path: Path) -> None:
+    other = lacking(tiny_text, tmp_path / "other.json")
+    job = write_job(tiny_text, tmp_path, table="other.json")
+    text = run("calibrate-table", "--table", str(other), "--space", job, "--batch", "2")[1]
+    assert command_in(text) == ["paretrim", "profile", "--space", job, "--batch", "2"]
+
+
+def test_a_foreign_table_of_a_job_file_gets_a_new_one(tiny_text: "TinyJob", tmp_path: Path) -> None:
+    lacking(tiny_text, tmp_path / "board.json", device="Board X")
+    job = write_job(tiny_text, tmp_path, table="board.json")
+    text = run("validate", job, "--allow-foreign-table")[1]
+    assert command_in(text) == ["paretrim", "profile", "--space", job, "--out", "board-measured.json"]
 
 
 def test_a_table_of_this_machine_is_added_to(tiny_text: "TinyJob", tmp_path: Path) -> None:
