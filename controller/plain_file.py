@@ -110,7 +110,9 @@ class _PlainLoader(yaml.SafeLoader):
 def _read_text(path: Path, kind: FileKind) -> str:
     try:
         if not path.is_file():
-            what = "a folder" if path.is_dir() else "no regular file" if path.exists() else "missing"
+            if not path.exists():
+                raise PlainFileError("there is no such file; check the path")
+            what = "a folder" if path.is_dir() else "no regular file"
             raise PlainFileError(f"{kind.name} is a file of text; this is {what}; check the path")
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)

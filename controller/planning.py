@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 from controller.job import JobSpec
 from controller.job_plan import JobPlan, PlanUnit
 from controller.latency_words import latency_sentence
@@ -15,7 +18,10 @@ from controller.preparation import (
     unreachable_memory,
 )
 from controller.tables.machine import check_measurable
+from controller.tables.tools import check_table, list_tables
 from evaluators.costs import least_energy_mj, least_size_bytes
+from evaluators.latency.lookup import MissingEntryError
+from evaluators.latency.table import ForeignTableError
 from evaluators.memory import PeakMemory
 from evaluators.size import size_bytes, unit_bytes
 from search_spaces.policy import Choice
@@ -131,4 +137,19 @@ def _source(job: JobSpec, description: Description, *, measured: bool) -> str:
         return str(job.target.table)
     if measured:
         return f"{description.table}, measured on this machine"
-    return "none yet: `paretrim search` measures this machine first"
+    shipped = next(_shipped_for(job), None)
+    also = f"; `target: {{table: {shipped}}}` takes one that comes with Paretrim and holds here" if shipped else ""
+    return f"none yet: `paretrim search` measures this machine first{also}"
+
+
+def _shipped_for(job: JobSpec) -> Iterator[str]:
+    """Tables of the package that a search of the job would take, with a correction for its model and workload."""
+    for table in list_tables():
+        if table.target != job.target.name or table.differences:
+            continue
+        try:
+            coverage = check_table(Path(table.name), job).coverage
+        except (ForeignTableError, MissingEntryError):
+            continue
+        if coverage is not None and coverage.corrected and coverage.refusal is None and not coverage.extrapolated:
+            yield table.name

@@ -117,9 +117,9 @@ def test_what_is_no_job_is_said_clearly(tmp_path, text, match):
 def test_what_is_no_file_is_said_clearly(tmp_path):
     for path, match in (
         (tmp_path, "this is a folder"),
-        (tmp_path / "none.yaml", "this is missing"),
+        (tmp_path / "none.yaml", "there is no such file; check the path"),
         ("/dev/zero", "no regular file"),
-        ("a\0b", "missing"),
+        ("a\0b", "no such file"),
     ):
         with pytest.raises(JobError, match=match):
             load_job(path)

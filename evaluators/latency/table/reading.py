@@ -55,9 +55,14 @@ def parse_table(text: str) -> LatencyTable:
     try:
         body = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise TableError(f"a latency table is one JSON object; got {text[:60]!r} ({error}); profile again") from error
+        raise TableError(
+            f"a latency table is one JSON object; got {text[:60]!r} ({error}); check the path, or profile again"
+        ) from error
     if not isinstance(body, dict) or not isinstance(body.get("entries"), list):
-        raise TableError(f'a latency table is one JSON object with a list "entries"; got {text[:60]!r}; profile again')
+        raise TableError(
+            f'a latency table is one JSON object with a list "entries"; got {text[:60]!r}; check the path, or '
+            "profile again"
+        )
     if body.get("schema_version") != SCHEMA_VERSION:
         raise TableError(
             f"this program reads latency tables of schema_version {SCHEMA_VERSION}; "
