@@ -98,5 +98,5 @@ def test_functions_refuse_what_makes_no_sense(tmp_path):
         paretrim.front("../x")
     with pytest.raises(UsageError, match="either pick or trial"):
         paretrim.export("demo", out=tmp_path)
-    with pytest.raises(JobError, match="missing"):
+    with pytest.raises(JobError, match="there is no such file"):
         paretrim.load_job(tmp_path / "none.yaml")

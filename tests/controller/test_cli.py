@@ -150,6 +150,15 @@ def test_errors_have_codes_and_no_traceback(serve, error, code):
     assert "Traceback" in debugged.stderr
 
 
+@pytest.fixture
+def _heeds_sigint():
+    """Shells start what they put into the background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heeds_sigint")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
     ("service", "arguments", "kept"),
