@@ -168,7 +168,7 @@ def compare(first: StudySummary, second: StudySummary) -> Comparison:
         second=_compared(second, first, objectives, reference),
         best=tuple(_best_rows(first, second, apart=bool(apart))),
         dominations=(*_dominations(first, second, objectives), *_dominations(second, first, objectives)),
-        notes=tuple(notes_on(first, second)),
+        notes=tuple(notes_on(first, second, apart=bool(apart))),
     )
 
 

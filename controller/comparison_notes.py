@@ -39,17 +39,18 @@ def _related(first: StudySummary, second: StudySummary) -> bool:
     return roots[0] == roots[1]
 
 
-def notes_on(first: StudySummary, second: StudySummary) -> Iterator[str]:
+def notes_on(first: StudySummary, second: StudySummary, *, apart: bool) -> Iterator[str]:
     """Yield what else limits a comparison of two studies, a line each.
 
     Args:
         first: A study.
         second: Another.
+        apart: Whether their calls differ; see `workloads_apart`.
     """
     if first.fixed["evaluation"] != second.fixed["evaluation"]:
         reasons = tuple(_scored_apart(first, second)) or ("with a model, data or a release that changed meanwhile",)
         yield f"qualities were scored {', and '.join(reasons)}: small differences between the fronts mean little"
-    if first.fixed["target"] != second.fixed["target"] and not workloads_apart(first, second):
+    if first.fixed["target"] != second.fixed["target"] and not apart:
         targets = [describe_target(summary.job.target) for summary in (first, second)]
         where = f" ({targets[0]}; {targets[1]})" if targets[0] != targets[1] else ""
         advice = "" if _related(first, second) else "; retarget one study to the other's table to compare them on one"

@@ -258,7 +258,7 @@ def _open(config: DataConfig, source: str) -> Any:
     from datasets.exceptions import DatasetGenerationError
 
     path = Path(source)
-    if path.suffix.lower() in _BUILDERS:
+    if names_file(source):
         if not path.is_file():
             raise DataError(f"no file {source!r}; paths in a job are relative to the job file")
         if path.stat().st_size == 0:

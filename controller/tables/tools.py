@@ -11,7 +11,7 @@ from evaluators.latency.importing import import_table
 from evaluators.latency.merge import merge_tables
 from evaluators.latency.shipped import PREFIX, check_writable, shipped_names, table_file
 from evaluators.latency.summary import find_oddities, summarise
-from evaluators.latency.table import ForeignTableError, LatencyTable, UnitBasis, load_table
+from evaluators.latency.table import ForeignTableError, LatencyTable, UnitBasis, check_fingerprint, load_table
 from workers.targets.device import DEVICES
 
 _NAMED = 3
@@ -167,23 +167,25 @@ def _coverage(path: Path, table: LatencyTable, job: JobSpec) -> Coverage:
     from controller.preparation import describe, price_by_table
     from workers.profile import required_operators
 
-    planned = _on_table(job, path, allow_foreign_table=True)
+    allowed = {"table": path, "allow_foreign_table": True}
+    planned = job.model_copy(update={"target": job.target.model_copy(update=allowed)})
     description = describe(planned)
     priced = price_by_table(planned, description)
-    refusal = None
-    try:
-        price_by_table(_on_table(job, path), description)
-    except ForeignTableError as error:
-        refusal = str(error)
     return Coverage(
         study=job.name,
         operators=len(required_operators(description.space, description.workload)),
         extrapolated=priced.extrapolated,
         foreign=priced.foreign,
         corrected=table.correction(description.workload, description.structure) is not None,
-        refusal=refusal,
+        refusal=_refusal(table, job) if priced.foreign else None,
     )
 
 
-def _on_table(job: JobSpec, path: Path, **allowed: bool) -> JobSpec:
-    return job.model_copy(update={"target": job.target.model_copy(update={"table": path, **allowed})})
+def _refusal(table: LatencyTable, job: JobSpec) -> str | None:
+    """Why a search of a job refuses a foreign table; None where the job allows it."""
+    here = DEVICES.get(job.target.name)(job.target.threads).fingerprint()
+    try:
+        check_fingerprint(table, here, target=job.target.name, allow_foreign=job.target.allow_foreign_table)
+    except ForeignTableError as error:
+        return str(error)
+    return None
